@@ -1,10 +1,14 @@
 """Every picture. matplotlib draws; emojis are pasted in colour from OpenMoji, since matplotlib's own text has none."""
 
+import base64
+import io
 import tempfile
 import webbrowser
+from collections.abc import Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
+from typing import Any
 
 import matplotlib
 
@@ -142,6 +146,128 @@ def _plot_before_training(axes: Axes, start: list[float], later: list[tuple[floa
     axes.set_ylim(0, 1.25 * top)
     axes.plot([0], [1.2 * top], "^", color=ORANGE, markersize=8)
     axes.annotate(f"before training: {start[0]:.1f}", (0, 1.2 * top), (10, -4), textcoords="offset points", fontsize=9)
+
+
+def as_base64(figure: Figure) -> str:
+    """A figure as a PNG in base64, for a page that holds its pictures."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white")
+    plt.close(figure)
+    return base64.b64encode(buffer.getvalue()).decode()
+
+
+def draw_comparison(results: dict[str, Any], path: Path) -> None:
+    save(comparison_figure(results), path)
+
+
+def comparison_figure(results: dict[str, Any]) -> Figure:
+    """Bars with 95 % intervals: accuracies of the base and the fine-tuned model, and the n-gram model as a line."""
+    _use_fonts()
+    figure, axes = plt.subplots(figsize=(8, 3.8))
+    rates = {
+        "exact\naccuracy": ("exact_accuracy",),
+        "group\naccuracy": ("group_accuracy",),
+        "format\nrate": ("format_rate",),
+        "unseen-emoji\nrate": ("unseen_emoji_rate",),
+        "restricted:\nexact": ("restricted", "exact_accuracy"),
+        "restricted:\ntop-3": ("restricted", "top3_accuracy"),
+    }
+    for shift, (name, result) in zip((-0.2, 0.2), results.items(), strict=False):
+        found = []
+        for keys in rates.values():
+            value = result
+            for key in keys:
+                value = value[key]
+            found.append(value)
+        heights = np.array([100 * rate["rate"] for rate in found])
+        edges = np.array([[100 * edge for edge in rate["interval"]] for rate in found]).T
+        places = np.arange(len(found)) + shift
+        color, label = (GREY, "base") if name == "base" else (BLUE, "fine-tuned")
+        errors = np.maximum(0, [heights - edges[0], edges[1] - heights])
+        axes.bar(places, heights, 0.38, color=color, label=label, yerr=errors, capsize=3, ecolor="#374151")
+        for place, height, top in zip(places, heights, edges[1], strict=True):
+            axes.annotate(f"{height:.0f}", (place, top), ha="center", va="bottom", fontsize=9)
+    ngram = 100 * next(iter(results.values()))["floor"]["ngram"]["rate"]
+    axes.plot([-0.45, 0.45], [ngram, ngram], color=ORANGE, label=f"n-gram model, exact: {ngram:.0f}")
+    axes.set_xticks(range(len(rates)), list(rates))
+    axes.set_ylim(0, 112)
+    axes.set_ylabel("%")
+    axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.17), fontsize=9)
+    return figure
+
+
+def confusion_figure(predictions: Sequence[Any], labels: list[str]) -> Figure:
+    """A heat map of labels against choices among them, rows as shares of 1."""
+    _use_fonts()
+    counts = np.zeros((len(labels), len(labels)))
+    for prediction in predictions:
+        counts[labels.index(prediction.label), labels.index(prediction.choice)] += 1
+    size = max(4.0, 0.36 * len(labels) + 1)
+    figure, axes = plt.subplots(figsize=(size, size))
+    _heat_map(axes, counts)
+    for place, label in enumerate(labels):
+        put_emoji(axes, label, -0.5, place, points=15, offset=(-13, 0))
+        put_emoji(axes, label, place, -0.5, points=15, offset=(0, 13))
+    return figure
+
+
+def group_confusion_figure(pairs: Sequence[tuple[str, str]], groups: list[str]) -> Figure:
+    """A heat map of emotion groups against the groups of the choices."""
+    _use_fonts()
+    counts = np.zeros((len(groups), len(groups)))
+    for label, choice in pairs:
+        counts[groups.index(label), groups.index(choice)] += 1
+    figure, axes = plt.subplots(figsize=(0.62 * len(groups) + 1.2, 0.52 * len(groups) + 1))
+    _heat_map(axes, counts)
+    axes.set_xticks(range(len(groups)), groups)
+    axes.set_yticks(range(len(groups)), groups)
+    axes.tick_params(length=0, labeltop=True, labelbottom=False)
+    return figure
+
+
+def _heat_map(axes: Axes, counts: np.ndarray) -> None:
+    shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
+    axes.set_xticks([])
+    axes.set_yticks([])
+    for spine in axes.spines.values():
+        spine.set_visible(False)
+    for row, column in np.argwhere(counts > 0):
+        color = "white" if shares[row, column] > 0.55 else "#111827"
+        axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", fontsize=8, color=color)
+
+
+def context_figure(results: dict[str, Any]) -> Figure:
+    """Repeat rate and exact accuracy by turn of running conversations, with 95 % intervals as bands."""
+    _use_fonts()
+    figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
+    sources = {"strung_together": ("unrelated tweets", "-"), "multi_turn_samples": ("multi-turn samples", "--")}
+    for axes, key, title in zip(
+        panels, ("repeat_rate", "exact_accuracy"), ("repeat rate", "exact accuracy"), strict=True
+    ):
+        for name, color in (("base", GREY), ("finetuned", BLUE)):
+            for source, (words, style) in sources.items():
+                turns = [turn for turn in results[name]["context"][source] if key in turn]
+                if not turns:
+                    continue
+                numbers = [turn["turn"] for turn in turns]
+                low, high = zip(*(turn[key]["interval"] for turn in turns), strict=True)
+                label = f"{'fine-tuned' if name == 'finetuned' else 'base'}, {words}"
+                axes.plot(
+                    numbers, [100 * turn[key]["rate"] for turn in turns], style, marker="o", color=color, label=label
+                )
+                if source == "strung_together":
+                    axes.fill_between(numbers, 100 * np.array(low), 100 * np.array(high), color=color, alpha=0.15)
+        axes.set_title(title, loc="left", fontsize=12)
+        axes.set_xlabel("turn")
+        axes.set_xlim(0.8, 5.2)
+        axes.set_xticks(range(1, 6))
+        axes.set_ylim(-3, 103)
+        axes.grid(axis="y", color="#e5e7eb")
+    panels[0].set_ylabel("%")
+    handles, names = panels[1].get_legend_handles_labels()
+    figure.legend(handles, names, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=9)
+    return figure
 
 
 def show(figure: Figure) -> None:
