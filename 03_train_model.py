@@ -173,7 +173,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         tokenizer = models.load_tokenizer(base.folder)
         device = models.choose_device()
         bf16 = models.choose_dtype(device) == torch.bfloat16
-        # The weights stay in fp32; with bf16 only the arithmetic is rounded. A step of 1e-4 would vanish in bf16 weights.
+        # The weights stay in fp32, with bf16 only the arithmetic is rounded: a small step would vanish in bf16 weights.
         model = models.load_model(base.folder, torch.device("cpu"), torch.float32)
         say(
             f"Base model {base.name}: {model.num_parameters() / 1e6:.0f} M weights, on {device}, {'bf16' if bf16 else 'fp32'}"
@@ -204,7 +204,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             per_device_train_batch_size=args.batch_size,
             per_device_eval_batch_size=2 * args.batch_size,  # without gradients twice as much fits
             gradient_accumulation_steps=args.gradient_accumulation,
-            gradient_checkpointing=args.gradient_checkpointing,
+            activation_checkpointing=args.gradient_checkpointing,
             max_length=args.max_length,
             assistant_only_loss=True,  # every reply carries loss, and nothing else
             eval_on_start=not args.dry_run,  # the point before training

@@ -262,10 +262,12 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
     Raises UserError when the folder has none, or when a model of another family has no chat template.
     """
-    from transformers import AutoTokenizer
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
+    # tokenizer.json says all; AutoTokenizer would take twice as long to build the same from its parts.
+    kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     try:
-        tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        tokenizer = kind.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} has no tokenizer that transformers can read ({_first_line(error)})") from None
     if END_OF_TURN in tokenizer.get_vocab():
