@@ -8,9 +8,13 @@ would soon repeat themselves, as step 5 shows.
 """
 
 import argparse
+import contextlib
 import json
+import os
 import sys
-from collections.abc import Iterator, Sequence
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import Future
 from typing import TYPE_CHECKING
 
 from emojitune.artifacts import OutputDirectory, UserError, checked_record, read_json
@@ -81,16 +85,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     run = run_record(args, output)
     if (args.restrict or args.top) and not run:
         raise UserError("--restrict and --top need the labels of a run; train one first: uv run 03_train_model.py")
-    from emojitune.loading import load_base, load_finetuned
-
-    speakers = []
-    if args.base or args.compare:
-        speakers.append(load_base(run["base_model"]["name"] if run else "embedded", args.verify))
-    if not args.base:
-        speakers.append(load_finetuned(output, run))
+    speakers = Loading(lambda: load(args, output, run))  # takes ten seconds; nobody need wait to type
 
     # ---- chat --------------------------------------------------------------------------------------------------
-    interactive = sys.stdin.isatty()
+    interactive, status = sys.stdin.isatty(), 0
     if interactive:
         print("Chat started. Press Ctrl+C to exit.")
         print("No history is kept: every input is a new conversation.")
@@ -98,12 +96,51 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         for text in inputs(interactive):
             if text.strip():
-                answer(text.strip(), speakers, args, run)
-    except (KeyboardInterrupt, EOFError):
-        if not interactive:
-            raise
+                answer(text.strip(), speakers.result(), args, run)
+    except EOFError:
         print()
-    return 0
+    except KeyboardInterrupt:
+        print()
+        status = 0 if interactive else 130
+    speakers.abandon(status)
+    return status
+
+
+class Loading:
+    """The models, loaded while the user types."""
+
+    def __init__(self, load: Callable[[], "list[Speaker]"]) -> None:
+        self.future: Future = Future()
+        self.thread = threading.Thread(target=self._run, args=(load,), daemon=True)
+        self.thread.start()
+
+    def _run(self, load: Callable[[], "list[Speaker]"]) -> None:
+        try:
+            self.future.set_result(load())
+        except BaseException as error:  # it is raised where the result is asked for
+            self.future.set_exception(error)
+
+    def result(self) -> "list[Speaker]":
+        return self.future.result()
+
+    def abandon(self, status: int) -> None:
+        """Leave at once when the user has left: Python cannot stop a thread that imports, and would wait for it."""
+        if self.thread.is_alive():
+            sys.stdout.flush()
+            sys.stderr.flush()
+            os._exit(status)
+
+
+def load(args: argparse.Namespace, output: OutputDirectory, run: dict | None) -> "list[Speaker]":
+    """The models that are to answer, the base model first."""
+    from emojitune.loading import load_base, load_finetuned
+
+    speakers = []
+    if args.base or args.compare:
+        speakers.append(load_base(run["base_model"]["name"] if run else "embedded", args.verify))
+    if not args.base:
+        speakers.append(load_finetuned(output, run))
+    return speakers
 
 
 def run_record(args: argparse.Namespace, output: OutputDirectory) -> dict | None:
@@ -129,10 +166,8 @@ def inputs(interactive: bool) -> Iterator[str]:
         sys.stdin.reconfigure(encoding="utf-8", errors="replace")
         yield from sys.stdin
         return
-    try:
-        import readline  # noqa: F401 - importing it gives input() line editing
-    except ImportError:
-        pass
+    with contextlib.suppress(ImportError):  # Windows has its own
+        import readline  # noqa: F401 - importing it gives input() line editing and history
     while True:
         yield input("> ")
 

@@ -56,10 +56,22 @@ def test_every_advice_names_a_flag_or_says_why_none(name):
 
 def test_curve_takes_the_mean_of_each_epoch_and_keeps_the_point_before_training():
     rows = [
-        {"step": 0, "epoch": 0.0, "validation_loss": 20.0, "validation_label_loss": 11.0, "validation_exact_accuracy": 0.0},
+        {
+            "step": 0,
+            "epoch": 0.0,
+            "validation_loss": 20.0,
+            "validation_label_loss": 11.0,
+            "validation_exact_accuracy": 0.0,
+        },
         {"step": 5, "epoch": 0.5, "training_loss": 4.0, "training_label_loss": 3.0},
         {"step": 10, "epoch": 1.0, "training_loss": 2.0, "training_label_loss": 1.0},
-        {"step": 10, "epoch": 1.0, "validation_loss": 2.0, "validation_label_loss": 1.5, "validation_exact_accuracy": 0.5},
+        {
+            "step": 10,
+            "epoch": 1.0,
+            "validation_loss": 2.0,
+            "validation_label_loss": 1.5,
+            "validation_exact_accuracy": 0.5,
+        },
         {"step": 15, "epoch": 1.5, "training_loss": None, "training_label_loss": None},
     ]
     found = curve_of(rows)

@@ -27,7 +27,9 @@ def test_each_label_gives_its_share():
 
 
 def test_labels_of_two_samples_are_on_both_sides_and_of_one_in_training():
-    samples = load_samples([sample("一つ目の文です", "😀"), sample("まったく別の話", "😀"), sample("ひとりぼっち", "😭")])
+    samples = load_samples(
+        [sample("一つ目の文です", "😀"), sample("まったく別の話", "😀"), sample("ひとりぼっち", "😭")]
+    )
     train, validation = split(samples, 0.2, 1)
     assert sorted(s.label for s in train) == ["😀", "😭"]
     assert [s.label for s in validation] == ["😀"]
