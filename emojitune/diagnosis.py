@@ -20,7 +20,7 @@ CLEAR, STRONG = 0.10, 0.30
 # Guessing gives a loss of ln(labels). A model whose training loss stays above this share of it has learnt little.
 UNDERFIT_SHARE = 0.6
 
-# Training has exploded when its loss ends so many times above where it began.
+# Training has exploded when a loss is so many times the one that it began with.
 EXPLOSION = 1.5
 
 
@@ -69,7 +69,7 @@ def diagnose(curve: Curve, validation_samples: int, labels: int) -> Diagnosis:
     best_epoch, best = min(numbers, key=lambda point: point[1], default=(None, math.inf))
     training = [loss for _, loss in curve.training]
 
-    if _exploded(training, [loss for _, loss, _ in curve.validation]):
+    if _exploded(curve):
         kept = f"The weights of epoch {best_epoch}, before that, are kept." if numbers else "No epoch ended in numbers."
         return Diagnosis(
             "diverged",
@@ -163,9 +163,11 @@ def diagnose(curve: Curve, validation_samples: int, labels: int) -> Diagnosis:
     )
 
 
-def _exploded(training: list[float | None], validation: list[float | None]) -> bool:
+def _exploded(curve: Curve) -> bool:
+    """Whether a loss is no number, or far above the one before training (without that, above the first epoch's)."""
+    training = [loss for _, loss in curve.training]
+    validation = [loss for _, loss, _ in curve.validation]
     if None in training or None in validation:
         return True
-    return (len(training) > 1 and training[-1] > EXPLOSION * training[0]) or (
-        len(validation) > 1 and validation[-1] > EXPLOSION * validation[0]
-    )
+    start = next((loss for epoch, loss, _ in curve.validation if epoch == 0), None) or next(iter(training), None)
+    return start is not None and any(loss > EXPLOSION * start for loss in training + validation)

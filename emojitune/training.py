@@ -8,6 +8,7 @@ import shutil
 import signal
 import sys
 import time
+import warnings
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -36,6 +37,9 @@ from emojitune.artifacts import (
 from emojitune.emotions import LABELS
 from emojitune.model import quiet_transformers, stop_tokens
 from emojitune.prefix_tree import logits_only_at, prefix_tree
+
+# TRL 1.16 asks transformers for gradient checkpointing by its old name; the user can do nothing about it.
+warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 IGNORED = -100  # the label of a token that carries no loss, in PyTorch's cross entropy and in TRL
 

@@ -2,11 +2,14 @@
 
 import importlib.util
 import json
+import os
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
 
 import pytest
+
+os.environ["TQDM_DISABLE"] = "1"  # a failing test prints what was said, without the bars
 
 ROOT = Path(__file__).parent.parent
 SYSTEM = "このツイートを絵文字で感情分類してください"

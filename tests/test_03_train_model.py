@@ -2,6 +2,7 @@
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -176,8 +177,14 @@ def test_resume_refuses_other_settings_other_data_and_nothing(prepared, tiny_mod
     assert "has changed since the run" in capsys.readouterr().err
 
 
-def test_a_learning_rate_of_ten_stops_and_says_so(prepared, tiny_model, capsys):
-    status = train(prepared, tiny_model, "--learning-rate", 10, "--epochs", 6)
+def test_a_learning_rate_of_ten_stops_and_says_so(prepared, tiny_model, tmp_path, capsys):
+    from safetensors.torch import load_file, save_file
+
+    folder = shutil.copytree(tiny_model, tmp_path / "loud")  # the tiny model is too quiet to explode
+    weights = load_file(folder / "model.safetensors")
+    weights["model.embed_tokens.weight"] *= 40
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+    status = train(prepared, folder, "--method", "full", "--learning-rate", 10, "--epochs", 6)
     said = capsys.readouterr()
     assert "exploded" in said.out + said.err
     assert status in (0, 2) and "Traceback" not in said.err
@@ -215,8 +222,6 @@ def test_models_that_are_not_to_be_had(name, words, prepared, capsys, monkeypatc
 
 
 def test_a_pickle_is_no_model(prepared, tiny_model, tmp_path, capsys):
-    import shutil
-
     folder = tmp_path / "pickled"
     shutil.copytree(tiny_model, folder)
     (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
