@@ -154,12 +154,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         first, second = (dataset.printable(text, 40) for text in pair["texts"])
         labels = "" if pair["same_label"] else ", with different labels"
         print(
-            f"  samples {pair['samples'][0]} and {pair['samples'][1]} are {pair['similarity']:.0%} alike{labels}: {first} / {second}"
+            f"  samples {pair['samples'][0]} and {pair['samples'][1]} are {pair['similarity']:.0%} alike{labels}: "
+            f"{first} / {second}"
         )
     if len(pairs) > SHOWN_PAIRS:
-        print(
-            f"  … and {'at least ' if len(pairs) == KEPT_PAIRS else ''}{len(pairs) - SHOWN_PAIRS} more pairs; see report.json"
-        )
+        least = "at least " if len(pairs) == KEPT_PAIRS else ""
+        print(f"  … and {least}{len(pairs) - SHOWN_PAIRS} more pairs; see {output.report.name}")
 
     # ---- write -------------------------------------------------------------------------------------------------
     from emojitune import figures
@@ -193,7 +193,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def choose(samples: list, args: argparse.Namespace) -> list:
-    """The samples that the flags ask for. Raises UserError when none is left or a flag names a label without samples."""
+    """The samples that the flags ask for. Raises UserError when none is left or a label that they name has none."""
     from emojitune import dataset
 
     chosen = dataset.with_turns(samples, args.turns)

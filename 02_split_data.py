@@ -87,9 +87,8 @@ def main(argv: Sequence[str] | None = None) -> int:
     # ---- say what was written, and what is next ----------------------------------------------------------------
     print("label   train   validation")
     for label in counts_in_order(sample.label for sample in samples):
-        print(
-            f"{label}   {counts['train_per_label'].get(label, 0):8,}   {counts['validation_per_label'].get(label, 0):10,}"
-        )
+        held_back = counts["validation_per_label"].get(label, 0)
+        print(f"{label}   {counts['train_per_label'].get(label, 0):8,}   {held_back:10,}")
     print(f"all  {len(train):8,}   {len(validation):10,}")
     if not validation:
         print("No label has two samples, so nothing could be held back; add samples before training")

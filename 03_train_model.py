@@ -150,34 +150,38 @@ def main(argv: Sequence[str] | None = None) -> int:
         # ---- read ----------------------------------------------------------------------------------------------
         checked_record("02_split_data.py", output)
         inputs = inputs_of(output, [output.train, output.validation, output.split])
+        from emojitune import resuming
+
         train_rows = read_jsonl(output.train, "02_split_data.py", output)
         validation_rows = read_jsonl(output.validation, "02_split_data.py", output)
 
         import torch  # from here on it takes seconds
+
+        from emojitune import model as models
+
+        # ---- the model -----------------------------------------------------------------------------------------
+        # First, before more is imported: reading bf16 weights into fp32 takes half a gigabyte more for a moment.
+        # They stay in fp32, with bf16 only the arithmetic is rounded: a small step would vanish in bf16 weights.
+        if args.resume:
+            settings = resuming.resumed_settings(output, settings, defaults, inputs, command(SCRIPT, output))
+            args = argparse.Namespace(**{**vars(args), **settings})
+        learning_rate = args.learning_rate or LEARNING_RATES[args.method]
+        base = models.find_base_model(args.model)
+        device = models.choose_device()
+        bf16 = models.choose_dtype(device) == torch.bfloat16
+        model = models.load_model(base.folder, torch.device("cpu"), torch.float32)
+        tokenizer = models.load_tokenizer(base.folder)
+        precision = "bf16" if bf16 else "fp32"
+        say(f"Base model {base.name}: {model.num_parameters() / 1e6:.0f} M weights, {precision} on {device}")
+
         from datasets import Dataset
         from peft import LoraConfig
         from transformers import EarlyStoppingCallback, PrinterCallback, set_seed
         from trl import SFTConfig
 
-        from emojitune import model as models
         from emojitune import training
 
         watch = training.Stopwatch()
-        if args.resume:
-            settings = training.resumed_settings(output, settings, defaults, inputs, command(SCRIPT, output))
-            args = argparse.Namespace(**{**vars(args), **settings})
-        learning_rate = args.learning_rate or LEARNING_RATES[args.method]
-
-        # ---- the model -----------------------------------------------------------------------------------------
-        base = models.find_base_model(args.model)
-        tokenizer = models.load_tokenizer(base.folder)
-        device = models.choose_device()
-        bf16 = models.choose_dtype(device) == torch.bfloat16
-        # The weights stay in fp32, with bf16 only the arithmetic is rounded: a small step would vanish in bf16 weights.
-        model = models.load_model(base.folder, torch.device("cpu"), torch.float32)
-        say(
-            f"Base model {base.name}: {model.num_parameters() / 1e6:.0f} M weights, on {device}, {'bf16' if bf16 else 'fp32'}"
-        )
         set_seed(args.seed)
         lora = None
         if args.method == "lora":
@@ -243,9 +247,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
         trainer.remove_callback(PrinterCallback)
         training.check_supervision(trainer.train_dataset, tokenizer, models.stop_tokens(tokenizer))
-        say(
-            f"One sample as the model sees it, what carries loss in 【 】:\n  {training.marked(trainer.train_dataset[0], tokenizer)}"
-        )
+        say("One sample as the model sees it, what carries loss in 【 】:")
+        say(f"  {training.marked(trainer.train_dataset[0], tokenizer)}")
+        trainer.processing_class = None  # all is tokenized; its 0.4 GB would stay for the whole run, and in checkpoints
         trained_weights = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         say(
             f"Training {trained_weights / 1e6:.1f} M weights ({args.method}, learning rate {learning_rate:g}) on "
@@ -258,14 +262,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         # ---- train ---------------------------------------------------------------------------------------------
         checkpoint = None
         if args.resume:
-            checkpoint = training.last_checkpoint(output, command(SCRIPT, output))
+            checkpoint = resuming.last_checkpoint(output, command(SCRIPT, output))
             say(f"Resuming after step {checkpoint.name.removeprefix('checkpoint-')}")
         if writes:
             remove_leftovers(output.root)
             remove_leftovers(output.training)
             if output.run.exists():
                 say(f"Replacing the run that {output.run} describes")
-            training.prepare_folder(output, checkpoint, {"settings": settings, "inputs": inputs})
+            resuming.prepare_folder(output, checkpoint, {"settings": settings, "inputs": inputs})
         stop.on_signals()
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
 
@@ -292,7 +296,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "system_prompt": training.system_prompt_of(train_rows),
                 "labels": training.labels_of(train_rows),
                 "device": str(device),
-                "dtype": "bf16" if bf16 else "fp32",
+                "dtype": precision,
                 "processes": trainer.accelerator.num_processes,
                 "ended": "diverged" if divergence.diverged else "interrupted" if stop.asked else "finished",
                 "best_epoch": best["epoch"],
@@ -309,18 +313,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         # ---- say what was written, and what is next ------------------------------------------------------------
         say(
-            f"Best epoch {best['epoch']}: loss of the labels {best['label_loss']:.3f}, exact accuracy {best['exact_accuracy']:.1%} on validation"
+            f"Best epoch {best['epoch']}: on validation, loss of the labels {best['label_loss']:.3f}, "
+            f"exact accuracy {best['exact_accuracy']:.1%}"
         )
         last = epochs[-1]
         if last["epoch"] > best["epoch"]:
-            say(
-                f"The last, {last['epoch']}, was {last['label_loss'] / best['label_loss'] - 1:.0%} worse; the best epoch's weights are kept"
-            )
+            worse = last["label_loss"] / best["label_loss"] - 1
+            say(f"The last, {last['epoch']}, was {worse:.0%} worse; the best epoch's weights are kept")
         if divergence.diverged:
             say("After that the loss exploded, and training stopped; lower --learning-rate")
-        say(
-            f"Wrote {output.model} and {output.run} in {watch.seconds:.0f} s, peak memory {training.peak_memory() / 1e9:.1f} GB"
-        )
+        memory = training.peak_memory() / 1e9
+        say(f"Wrote {output.model} and {output.run} in {watch.seconds:.0f} s, {memory:.1f} GB of memory at the peak")
         if stop.asked:
             say(f"Stopped as asked at step {trainer.state.global_step}; go on with: {resume}")
             return stop.status

@@ -140,7 +140,8 @@ def _read_utf8(path: Path) -> str:
                 continue
             target = path.with_name(f"{path.stem}-utf8{path.suffix}")
             raise UserError(
-                f"{path} is not UTF-8 but looks like {name}; convert it with: iconv -f {name} -t UTF-8 {path} > {target}"
+                f"{path} is not UTF-8 but looks like {name}; "
+                f"convert it with: iconv -f {name} -t UTF-8 {path} > {target}"
             ) from None
         raise UserError(f"{path} is not UTF-8 text (byte {error.start}); save it as UTF-8") from None
 

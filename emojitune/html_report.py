@@ -91,8 +91,8 @@ def verdict(results: dict[str, dict[str, Any]]) -> list[str]:
         if len(turns) > 2:
             last = turns[-1]
             sentences.append(
-                f"In a running conversation the reply repeats the one before in {turns[1]['repeat_rate']['rate']:.0%} of "
-                f"cases at turn 2, {last['repeat_rate']['rate']:.0%} at turn {last['turn']}; the labels never do."
+                f"In a running conversation {turns[1]['repeat_rate']['rate']:.0%} of the replies at turn 2 repeat the "
+                f"one before, {last['repeat_rate']['rate']:.0%} at turn {last['turn']}; the labels never do."
             )
     return sentences
 
@@ -132,8 +132,8 @@ def page(
     parts = [
         "<h1>emojitune: what the model learnt</h1>",
         f"<p>{_text(run['base_model']['name'])}, {_text(settings['method'])}, learning rate "
-        f"{settings['learning_rate']:g}, seed {settings['seed']}; best epoch {run['best_epoch']} of {len(run['epochs'])}"
-        f", {run['seconds'] / 60:.1f} minutes on {_text(run['device'])}.</p>",
+        f"{settings['learning_rate']:g}, seed {settings['seed']}; best epoch {run['best_epoch']} of "
+        f"{len(run['epochs'])}, {run['seconds'] / 60:.1f} minutes on {_text(run['device'])}.</p>",
         "<ul>" + "".join(f"<li>{_text(sentence)}</li>" for sentence in verdict(results)) + "</ul>",
         "<h2>Base against fine-tuned</h2>",
         _metrics_table(results),

@@ -62,7 +62,7 @@ def prefix_tree(sequences: Sequence[Sequence[int]]) -> PrefixTree:
 
 @contextlib.contextmanager
 def logits_only_at(model: torch.nn.Module, row: torch.Tensor, column: torch.Tensor) -> Iterator[None]:
-    """Within the block, `model(...)` gives logits (places, words) at those places only, instead of (rows, length, words).
+    """Within the block, `model(...)` gives logits at those places only: (places, words), not (rows, length, words).
 
     `row` and `column` are (places,). It works for every model of transformers, wrapped or not: the hidden states are
     picked on their way into the output layer.

@@ -126,7 +126,8 @@ def as_text(report: dict[str, Any]) -> str:
         f"  samples          {report['samples']:,} ({report['turns']:,} turns; conversations by turns: {turns})",
         f"  labels           {report['labels']}, balance {report['balance']:.2f} (scarcest over commonest)",
         *label_lines(report["samples_per_label"]),
-        f"  text             {characters['least']} to {characters['most']} characters, median {characters['median']:.0f}",
+        f"  text             {characters['least']} to {characters['most']} characters, "
+        f"median {characters['median']:.0f}",
         f"  conversation     {tokens['least']} to {tokens['most']} tokens, median {tokens['median']:.0f}",
         f"  Japanese         {report['japanese_share']:.0%} of the characters",
         f"  validation       {report['expected_split']['validation']} samples: an accuracy of 50 % would be known to "

@@ -28,11 +28,7 @@ from trl import SFTTrainer
 from emojitune.artifacts import (
     OutputDirectory,
     UserError,
-    read_json,
-    read_jsonl,
     replacing_folder,
-    write_json,
-    write_jsonl,
 )
 from emojitune.emotions import LABELS
 from emojitune.model import quiet_transformers, stop_tokens
@@ -127,7 +123,7 @@ class LabelLogitsTrainer(SFTTrainer):
 
     @torch.no_grad()
     def _compare_arrangements(self, inputs: dict[str, torch.Tensor]) -> bool:
-        """Whether this model gives a prefix tree the losses that it gives plain rows; asked once, of the first batch."""
+        """Whether this model gives a prefix tree the losses of plain rows; asked once, of the first batch."""
         with self.compute_loss_context_manager():
             plain, _ = self._token_losses(self.model, as_rows(inputs))
             try:
@@ -144,7 +140,7 @@ class LabelLogitsTrainer(SFTTrainer):
         return_outputs: bool = False,
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
-        """The mean loss over labelled tokens; `num_items_in_batch` counts those of all accumulated batches and ranks."""
+        """The mean loss over labelled tokens; `num_items_in_batch` counts them over accumulated batches and ranks."""
         batch = self._arranged(inputs)
         losses, _ = self._token_losses(model, batch)
         count = len(losses) if num_items_in_batch is None else num_items_in_batch
@@ -351,7 +347,7 @@ def check_supervision(rows: Sequence[dict[str, list[int]]], tokenizer: Any, stop
             raise UserError(f"training sample {number} has no token that carries loss; raise --max-length")
         if not set(labels) & set(stop_tokens) or row["labels"][-2:] == [IGNORED, IGNORED]:
             raise UserError(
-                f"training sample {number} does not learn to stop: its chat template gives the end of the turn no loss; "
+                f"training sample {number} does not learn to stop: the end of its turn carries no loss; "
                 "choose a Gemma model, or mend the template's generation marks"
             )
         if tokenizer.bos_token_id is not None and row["input_ids"].count(tokenizer.bos_token_id) > 1:
@@ -424,62 +420,6 @@ def foretell(trainer: "LabelLogitsTrainer", steps: int, epochs: int, full: bool,
     )
 
 
-# ---- resuming ------------------------------------------------------------------------------------------------------
-
-
-def prepare_folder(output: OutputDirectory, checkpoint: Path | None, started: dict[str, Any]) -> None:
-    """Make `03_training/` ready: without a checkpoint, remove an earlier run's traces and write what this one starts
-    from; with one, drop the losses that were logged after it."""
-    output.training.mkdir(parents=True, exist_ok=True)
-    output.run.unlink(missing_ok=True)  # first: a folder in between is not a finished run
-    if checkpoint is None:
-        output.loss_history.unlink(missing_ok=True)
-        shutil.rmtree(output.checkpoints, ignore_errors=True)
-        shutil.rmtree(output.adapter, ignore_errors=True)
-        write_json(output.training / "started.json", started)
-        return
-    step = int(checkpoint.name.removeprefix("checkpoint-"))
-    rows = read_jsonl(output.loss_history, "03_train_model.py", output, torn_end=True)
-    write_jsonl(output.loss_history, [row for row in rows if row["step"] <= step])
-
-
-def last_checkpoint(output: OutputDirectory, again: str) -> Path:
-    """The latest whole checkpoint. Raises UserError when there is none."""
-    found = [
-        folder
-        for folder in output.checkpoints.glob("checkpoint-*")
-        if folder.name.removeprefix("checkpoint-").isdecimal() and (folder / "trainer_state.json").is_file()
-    ]
-    if not found:
-        raise UserError(f"{output.checkpoints} holds no checkpoint to resume from; start the run with: {again}")
-    return max(found, key=lambda folder: int(folder.name.removeprefix("checkpoint-")))
-
-
-def resumed_settings(
-    output: OutputDirectory, settings: dict[str, Any], defaults: dict[str, Any], inputs: dict[str, str], again: str
-) -> dict[str, Any]:
-    """The settings that the interrupted run started with.
-
-    Raises UserError when there is none, when its inputs have changed, or when a flag now says something else.
-    """
-    started = read_json(output.training / "started.json", "03_train_model.py", output)
-    try:
-        recorded, recorded_inputs = dict(started["settings"]), started["inputs"]
-    except (TypeError, KeyError):
-        raise UserError(f"{output.training / 'started.json'} is of another version; start anew with: {again}") from None
-    if recorded_inputs != inputs:
-        raise UserError(
-            f"{output.split.parent} has changed since the run in {output.training} started; start anew with: {again}"
-        )
-    for name, value in settings.items():
-        if value != defaults[name] and value != recorded.get(name):
-            flag = "--" + name.replace("_", "-")
-            raise UserError(
-                f"{flag} {value} is not what the interrupted run had ({recorded.get(name)}); leave it out to resume"
-            )
-    return {name: recorded.get(name, value) for name, value in settings.items()}
-
-
 # ---- after it trained ----------------------------------------------------------------------------------------------
 
 
@@ -498,7 +438,7 @@ def finished_epochs(state: TrainerState) -> list[dict[str, Any]]:
 
 
 def save_model(trainer: "LabelLogitsTrainer", tokenizer: Any, output: OutputDirectory) -> None:
-    """Write the trained weights as a plain model into `03_model/`, and the adapter for LoRA; call it in every process."""
+    """Write the trained weights as a plain model into `03_model/`, and LoRA's adapter; call it in every process."""
     model = trainer.accelerator.unwrap_model(trainer.model)
     writes = trainer.is_world_process_zero()
     if isinstance(model, PeftModel):
