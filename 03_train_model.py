@@ -31,7 +31,8 @@ from emojitune.command_line import add_output_dir, exit_status, number
 
 SCRIPT = "03_train_model.py"
 
-# LoRA: of 2e-4 and 6e-4 the better one, on 1,167 draft samples that are not shipped. Full: the learning rate of the story.
+# LoRA: the better of 2e-4 and 6e-4 on 1,167 draft samples of 13 labels (exact accuracy 69 % and 73 %; about a tenth of
+# them are shipped). Full: the learning rate of the story.
 LEARNING_RATES = {"lora": 6e-4, "full": 5e-5}
 
 # What does not change the result of a run, and so may differ when it is resumed.

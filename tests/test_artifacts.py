@@ -125,7 +125,7 @@ def test_damage_is_noticed_and_named(damage, script, named, command, whole, tmp_
     assert run_script(script, "--output-dir", output) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and said.startswith("error: "), said
-    assert named in said and command in said and f"--output-dir {output}" in said or script.startswith("06")
+    assert (named in said and command in said and f"--output-dir {output}" in said) or script.startswith("06")
 
 
 def test_the_output_directory_may_be_moved_and_copied(whole, tmp_path, capsys):
