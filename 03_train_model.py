@@ -107,7 +107,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dic
         type=number(int, 16, 32768),
         default=512,
         metavar="TOKENS",
-        help="tokens a conversation; the rest is cut (default: 512; a tweet has about 40)",
+        help="tokens a conversation; a longer one is refused (default: 512; a tweet has about 40)",
     )
     how.add_argument(
         "--early-stopping-patience",
@@ -172,6 +172,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         bf16 = models.choose_dtype(device) == torch.bfloat16
         model = models.load_model(base.folder, torch.device("cpu"), torch.float32)
         tokenizer = models.load_tokenizer(base.folder)
+        models.give_back_memory()
         precision = "bf16" if bf16 else "fp32"
         say(f"Base model {base.name}: {model.num_parameters() / 1e6:.0f} M weights, {precision} on {device}")
 
@@ -247,10 +248,12 @@ def main(argv: Sequence[str] | None = None) -> int:
                 end_tokens=models.stop_tokens(tokenizer),
             )
         trainer.remove_callback(PrinterCallback)
-        training.check_supervision(trainer.train_dataset, tokenizer, models.stop_tokens(tokenizer))
+        training.check_supervision(trainer.train_dataset, tokenizer, models.stop_tokens(tokenizer), args.max_length)
         say("One sample as the model sees it, what carries loss in 【 】:")
         say(f"  {training.marked(trainer.train_dataset[0], tokenizer)}")
-        trainer.processing_class = None  # all is tokenized; its 0.4 GB would stay for the whole run, and in checkpoints
+        trainer.forget_tokenizer()  # it is read again to be saved
+        tokenizer = None
+        models.give_back_memory()
         trained_weights = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         say(
             f"Training {trained_weights / 1e6:.1f} M weights ({args.method}, learning rate {learning_rate:g}) on "
@@ -286,7 +289,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if best is None:
             say(f"Stopped at step {trainer.state.global_step}, before the first epoch ended; go on with: {resume}")
             return stop.status
-        training.save_model(trainer, tokenizer, output)
+        training.save_model(trainer, models.load_tokenizer(base.folder), output)
         if writes:
             signal.signal(signal.SIGINT, signal.SIG_DFL)
             record = {

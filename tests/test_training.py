@@ -183,7 +183,7 @@ def test_exactly_the_emojis_and_the_ends_of_their_turns_are_supervised(tiny_mode
         labels = [message["content"] for message in source["messages"] if message["role"] == "assistant"]
         assert supervised == "".join(f"{label}<end_of_turn>" for label in labels)
         assert row["input_ids"].count(tokenizer.bos_token_id) == 1
-    check_supervision(trainer.train_dataset, tokenizer, stop_tokens(tokenizer))
+    check_supervision(trainer.train_dataset, tokenizer, stop_tokens(tokenizer), 512)
     assert "【😭<end_of_turn>】" in marked(trainer.train_dataset[5], tokenizer)
 
 
@@ -200,7 +200,7 @@ def test_bad_supervision_is_refused(damage, word, tiny_model, tokenizer, tmp_pat
 
     trainer = make_trainer(LabelLogitsTrainer, tiny_model, tokenizer, tmp_path)
     with pytest.raises(UserError, match=word):
-        check_supervision([damage(trainer.train_dataset[0])], tokenizer, stop_tokens(tokenizer))
+        check_supervision([damage(trainer.train_dataset[0])], tokenizer, stop_tokens(tokenizer), 512)
 
 
 def test_system_dropout_takes_the_asked_share_and_nothing_else():
