@@ -27,7 +27,7 @@ from emojitune.artifacts import (
     remove_leftovers,
     write_json,
 )
-from emojitune.command_line import add_output_dir, exit_status, number
+from emojitune.command_line import add_output_dir, exit_status, model_name, number
 
 SCRIPT = "03_train_model.py"
 
@@ -47,6 +47,7 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dic
     what = parser.add_argument_group("what is trained")
     what.add_argument(
         "--model",
+        type=model_name,
         default="embedded",
         help="embedded (Gemma 3 270M, needs no account), a hub id or a folder (default: embedded)",
     )

@@ -25,7 +25,7 @@ from emojitune.artifacts import (
     write_jsonl,
     write_text,
 )
-from emojitune.command_line import add_output_dir, exit_status, number
+from emojitune.command_line import add_output_dir, exit_status, model_name, number
 
 SCRIPT = "05_test_base.py"
 
@@ -39,6 +39,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_output_dir(parser)
     parser.add_argument(
         "--model",
+        type=model_name,
         help="the base model: embedded, a hub id or a folder (default: the one that was fine-tuned, else embedded)",
     )
     parser.add_argument(

@@ -13,7 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 
 from emojitune.artifacts import OutputDirectory, read_json
-from emojitune.command_line import add_output_dir, exit_status, number
+from emojitune.command_line import add_output_dir, exit_status, model_name, number
 
 TWEETS = (
     "推しのライブ、最前列当たった！！手が震えてる",
@@ -28,7 +28,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--epochs", type=number(int, 1, 1000), help="for 03: passes over the training split (default: 2)"
     )
-    parser.add_argument("--model", help="for 03 and 05: embedded, a hub id or a folder (default: embedded)")
+    parser.add_argument(
+        "--model", type=model_name, help="for 03 and 05: embedded, a hub id or a folder (default: embedded)"
+    )
     parser.add_argument(
         "--max-samples",
         type=number(int, 1, 10**9),

@@ -9,7 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
 from transformers.generation.streamers import BaseStreamer
 
 from emojitune.dataset import CONTROL_TOKEN
-from emojitune.model import END_OF_TURN, quiet_transformers, stop_tokens
+from emojitune.model import quiet_transformers, stop_tokens
 from emojitune.prefix_tree import logits_only_at, prefix_tree
 
 MAX_PROMPT_TOKENS = 1024  # twice the longest conversation that training takes by default; more would only be slow
@@ -112,7 +112,7 @@ def label_sequences(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -
     """The tokens of each label; with the end of the turn where another label goes on from them, so that the shorter
     one does not win by being a part of the longer."""
     sequences = [tokenizer.encode(label, add_special_tokens=False) for label in labels]
-    end = tokenizer.get_vocab().get(END_OF_TURN, tokenizer.eos_token_id)
+    end = stop_tokens(tokenizer)[-1]
     return [
         [*own, end] if any(other is not own and other[: len(own)] == own for other in sequences) else own
         for own in sequences

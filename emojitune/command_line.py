@@ -3,7 +3,6 @@
 import argparse
 import contextlib
 import errno
-import math
 import os
 import signal
 import sys
@@ -20,11 +19,12 @@ def number(kind: type, low: float, high: float, exclusive_low: bool = False) -> 
         try:
             value = kind(text)
         except (ValueError, OverflowError):
-            raise argparse.ArgumentTypeError(f"{text!r} is not {'a whole' if kind is int else 'a'} number") from None
-        inside = (low < value if exclusive_low else low <= value) and value <= high
-        if not math.isfinite(value) or not inside:
+            what = "a whole" if kind is int else "a"
+            raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {what} number") from None
+        # A NaN is inside no bounds.
+        if not ((low < value if exclusive_low else low <= value) and value <= high):
             bounds = f"{'above' if exclusive_low else 'at least'} {low:g} and at most {high:g}"
-            raise argparse.ArgumentTypeError(f"{text} is out of bounds; it must be {bounds}")
+            raise argparse.ArgumentTypeError(f"{text[:40]} is out of bounds; it must be {bounds}")
         return value
 
     return parse
@@ -35,6 +35,13 @@ def output_directory(text: str) -> OutputDirectory:
     if not text.strip() or "\0" in text:
         raise argparse.ArgumentTypeError("it needs the name of a folder")
     return OutputDirectory(Path(text))
+
+
+def model_name(text: str) -> str:
+    """An argparse type: `embedded`, a hub id or a folder."""
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError("it needs embedded, a hub id or a folder")
+    return text
 
 
 def add_output_dir(parser: argparse.ArgumentParser) -> None:

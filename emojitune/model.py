@@ -272,7 +272,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
         tokenizer = kind.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} has no tokenizer that transformers can read ({_first_line(error)})") from None
-    if END_OF_TURN in tokenizer.get_vocab():
+    if end_of_turn(tokenizer) is not None:
         tokenizer.chat_template = GEMMA_CHAT_TEMPLATE
     elif not tokenizer.chat_template:
         raise UserError(f"the tokenizer in {folder} has no chat template; choose an instruction-tuned model")
@@ -304,10 +304,15 @@ def give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """The id of <end_of_turn>, or None where the tokenizer has no such token."""
+    token = tokenizer.convert_tokens_to_ids(END_OF_TURN)
+    return None if token == tokenizer.unk_token_id else token
+
+
 def stop_tokens(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
     """The ids that end a reply: <eos>, and <end_of_turn> where the tokenizer has it."""
-    end_of_turn = tokenizer.get_vocab().get(END_OF_TURN)
-    return [token for token in (tokenizer.eos_token_id, end_of_turn) if token is not None]
+    return [token for token in (tokenizer.eos_token_id, end_of_turn(tokenizer)) if token is not None]
 
 
 def choose_device() -> "torch.device":

@@ -3,6 +3,7 @@
 import importlib.util
 import json
 import os
+import shutil
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
@@ -35,18 +36,42 @@ def run_script(name: str, *argv: object) -> int:
 
 @pytest.fixture(scope="session")
 def tokenizer():
+    """Gemma's own."""
     from emojitune.model import EMBEDDED, find_base_model, load_tokenizer
 
     return load_tokenizer(find_base_model(EMBEDDED).folder)
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory, tokenizer) -> Path:
-    """A folder with a random Gemma of two layers and the real tokenizer; it trains in a second."""
+def tiny_tokenizer():
+    """A tokenizer of bytes, turns and labels: loaded in a moment, where Gemma's takes seconds."""
+    from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    from emojitune.emotions import LABELS
+    from emojitune.model import END_OF_TURN, GEMMA_CHAT_TEMPLATE
+
+    special = ["<pad>", "<eos>", "<bos>", "<start_of_turn>", END_OF_TURN]
+    names = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
+    tokenizer = Tokenizer(models.BPE({name: index for index, name in enumerate(names)}, merges=[]))
+    tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False, use_regex=False)
+    tokenizer.decoder = decoders.ByteLevel()
+    tokenizer.add_special_tokens(special)
+    # As in Gemma's: every label is one token, but the frowning face is two.
+    pieces = [label for label in LABELS if len(label) == 1] + list("☹️")
+    tokenizer.add_tokens([AddedToken(piece, normalized=False) for piece in pieces])
+    wrapped = PreTrainedTokenizerFast(
+        tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>"
+    )
+    wrapped.chat_template = GEMMA_CHAT_TEMPLATE
+    return wrapped
+
+
+def save_tiny_gemma(folder: Path, tokenizer) -> Path:
+    """A random Gemma of two layers with that tokenizer; it trains in a second."""
     import torch
     from transformers import Gemma3ForCausalLM, Gemma3TextConfig
 
-    folder = tmp_path_factory.mktemp("tiny-gemma")
     torch.manual_seed(0)
     config = Gemma3TextConfig(
         vocab_size=len(tokenizer),
@@ -65,6 +90,11 @@ def tiny_model(tmp_path_factory, tokenizer) -> Path:
     Gemma3ForCausalLM(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(tmp_path_factory, tiny_tokenizer) -> Path:
+    return save_tiny_gemma(tmp_path_factory.mktemp("tiny-gemma"), tiny_tokenizer)
 
 
 def sample(text: str, label: str, system: str | None = SYSTEM) -> dict:
@@ -134,3 +164,30 @@ def write_data(tmp_path) -> Callable[[object], Path]:
         return path
 
     return write
+
+
+STEPS = ("01_prepare_data.py", "02_split_data.py", "03_train_model.py", "04_plot_loss.py", "05_test_base.py")
+
+
+@pytest.fixture(scope="session")
+def stages(tmp_path_factory, tiny_model):
+    """For each script, an output directory in which all steps before it are done."""
+    folder = tmp_path_factory.mktemp("stages")
+    data = folder / "data.json"
+    data.write_text(json.dumps(SMALL_DATA, ensure_ascii=False), encoding="utf-8")
+    flags = {
+        "01_prepare_data.py": ["--data", str(data)],
+        "02_split_data.py": ["--validation-fraction", "0.4"],
+        "03_train_model.py": ["--model", str(tiny_model), "--epochs", "2", "--learning-rate", "0.01"],
+        "04_plot_loss.py": [],
+        "05_test_base.py": ["--quick"],
+    }
+    output = folder / "out"
+    output.mkdir()
+    found = {}
+    for script in STEPS:
+        before = folder / f"before-{script}"
+        shutil.copytree(output, before)
+        found[script] = (before, flags[script])
+        assert run_script(script, *flags[script], "--output-dir", output) == 0
+    return found

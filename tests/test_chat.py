@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from conftest import save_tiny_gemma
 
 from emojitune.chat import (
     Generation,
@@ -17,8 +18,10 @@ from emojitune.model import load_model, token_lengths
 
 
 @pytest.fixture(scope="module")
-def model(tiny_model):
-    return load_model(tiny_model, torch.device("cpu"), torch.float32)
+def model(tmp_path_factory, tokenizer):
+    """A random model that speaks Gemma's own tokens."""
+    folder = save_tiny_gemma(tmp_path_factory.mktemp("tiny-gemma-words"), tokenizer)
+    return load_model(folder, torch.device("cpu"), torch.float32)
 
 
 def test_the_prompt_is_googles(tokenizer):

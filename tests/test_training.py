@@ -11,6 +11,7 @@ from peft import LoraConfig
 from transformers import AutoModelForCausalLM, LlamaConfig, LlamaForCausalLM
 from trl import SFTConfig, SFTTrainer
 
+from emojitune import training
 from emojitune.model import load_model, load_tokenizer, stop_tokens
 from emojitune.training import (
     IGNORED,
@@ -59,12 +60,12 @@ def first_batch(trainer):
 
 
 @pytest.fixture(scope="module")
-def llama(tmp_path_factory, tokenizer):
+def llama(tmp_path_factory, tiny_tokenizer):
     """A model of another family, with the same tokenizer."""
     folder = tmp_path_factory.mktemp("tiny-llama")
     torch.manual_seed(3)
     config = LlamaConfig(
-        vocab_size=len(tokenizer),
+        vocab_size=len(tiny_tokenizer),
         hidden_size=16,
         intermediate_size=32,
         num_hidden_layers=2,
@@ -75,17 +76,17 @@ def llama(tmp_path_factory, tokenizer):
         pad_token_id=0,
     )
     LlamaForCausalLM(config).save_pretrained(folder)
-    tokenizer.save_pretrained(folder)
+    tiny_tokenizer.save_pretrained(folder)
     return folder
 
 
 @pytest.mark.parametrize("lora", [True, False], ids=["lora", "full"])
 @pytest.mark.parametrize("family", ["gemma", "llama"])
-def test_loss_and_gradients_equal_stock_trl(family, lora, tiny_model, llama, tokenizer, tmp_path):
+def test_loss_and_gradients_equal_stock_trl(family, lora, tiny_model, llama, tiny_tokenizer, tmp_path):
     folder = tiny_model if family == "gemma" else llama
     found = {}
     for kind in (SFTTrainer, LabelLogitsTrainer):
-        trainer = make_trainer(kind, folder, tokenizer, tmp_path, lora)
+        trainer = make_trainer(kind, folder, tiny_tokenizer, tmp_path, lora)
         trainer.model.train()
         batch = first_batch(trainer)
         loss = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=(batch["labels"] != IGNORED).sum())
@@ -101,11 +102,34 @@ def test_loss_and_gradients_equal_stock_trl(family, lora, tiny_model, llama, tok
         assert torch.norm(ours[name] - gradient) <= 1e-4 * torch.norm(gradient) + 1e-9, name
 
 
-def test_training_ends_at_the_same_weights_as_stock_trl(tiny_model, tokenizer, tmp_path):
+def test_a_batch_in_parts_gives_the_gradients_of_the_whole(tiny_model, tiny_tokenizer, tmp_path, monkeypatch):
+    found = []
+    for tokens in (10**6, 700, 1):
+        monkeypatch.setattr(training, "PART_TOKENS", tokens)
+        trainer = make_trainer(LabelLogitsTrainer, tiny_model, tiny_tokenizer, tmp_path)
+        trainer.current_gradient_accumulation_steps = 1
+        batch = first_batch(trainer)
+        parts = list(training._parts(batch, tokens))
+        assert sum(len(part["labels"]) for part in parts) == len(batch["labels"])
+        loss = trainer.training_step(trainer.model, batch, (batch["labels"] != IGNORED).sum())
+        found.append((len(parts), loss.item(), [p.grad for p in trainer.model.parameters() if p.grad is not None]))
+    assert [parts for parts, _, _ in found] == [1, found[1][0], 6] and 1 < found[1][0] < 6
+    for _, loss, gradients in found[1:]:
+        assert loss == pytest.approx(found[0][1], rel=1e-5)
+        assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in zip(gradients, found[0][2], strict=True))
+
+
+def test_training_ends_at_the_same_weights_as_stock_trl(tiny_model, tiny_tokenizer, tmp_path):
     weights = {}
     for kind in (SFTTrainer, LabelLogitsTrainer):
         trainer = make_trainer(
-            kind, tiny_model, tokenizer, tmp_path, num_train_epochs=2, gradient_accumulation_steps=2, learning_rate=1e-3
+            kind,
+            tiny_model,
+            tiny_tokenizer,
+            tmp_path,
+            num_train_epochs=2,
+            gradient_accumulation_steps=2,
+            learning_rate=1e-3,
         )
         trainer.train()
         weights[kind] = {name: p.detach() for name, p in trainer.model.named_parameters() if p.requires_grad}
@@ -113,11 +137,11 @@ def test_training_ends_at_the_same_weights_as_stock_trl(tiny_model, tokenizer, t
         assert torch.allclose(weights[LabelLogitsTrainer][name], stock, rtol=1e-3, atol=1e-5), name
 
 
-def test_evaluation_agrees_with_a_slow_obvious_one(tiny_model, tokenizer, tmp_path):
-    trainer = make_trainer(LabelLogitsTrainer, tiny_model, tokenizer, tmp_path)
+def test_evaluation_agrees_with_a_slow_obvious_one(tiny_model, tiny_tokenizer, tmp_path):
+    trainer = make_trainer(LabelLogitsTrainer, tiny_model, tiny_tokenizer, tmp_path)
     metrics = trainer.evaluate()
     model = trainer.model.eval()
-    end = tokenizer.convert_tokens_to_ids("<end_of_turn>")
+    end = tiny_tokenizer.convert_tokens_to_ids("<end_of_turn>")
     total = label_total = tokens = label_tokens = right = turns = 0
     for row in trainer.eval_dataset:
         with torch.no_grad():
@@ -139,8 +163,8 @@ def test_evaluation_agrees_with_a_slow_obvious_one(tiny_model, tokenizer, tmp_pa
     assert metrics["eval_exact_accuracy"] == pytest.approx(right / turns)
 
 
-def test_tree_falls_back_to_rows_for_a_model_that_ignores_the_mask(tiny_model, tokenizer, tmp_path, monkeypatch):
-    trainer = make_trainer(LabelLogitsTrainer, tiny_model, tokenizer, tmp_path)
+def test_tree_falls_back_to_rows_for_a_model_that_ignores_the_mask(tiny_model, tiny_tokenizer, tmp_path, monkeypatch):
+    trainer = make_trainer(LabelLogitsTrainer, tiny_model, tiny_tokenizer, tmp_path)
     inner = type(trainer.model.get_base_model())
     forward = inner.forward
     monkeypatch.setattr(
@@ -153,8 +177,8 @@ def test_tree_falls_back_to_rows_for_a_model_that_ignores_the_mask(tiny_model, t
     assert trainer._tree_agrees is False
 
 
-def test_conversations_longer_than_the_sliding_window_go_in_rows(tiny_model, tokenizer, tmp_path):
-    trainer = make_trainer(LabelLogitsTrainer, tiny_model, tokenizer, tmp_path)
+def test_conversations_longer_than_the_sliding_window_go_in_rows(tiny_model, tiny_tokenizer, tmp_path):
+    trainer = make_trainer(LabelLogitsTrainer, tiny_model, tiny_tokenizer, tmp_path)
     trainer.model.config.sliding_window = 8
     assert trainer._arranged(first_batch(trainer)).inputs["input_ids"].shape[0] == 6
 
@@ -176,31 +200,31 @@ def test_tree_holds_each_common_beginning_once():
     assert (rows.row.tolist(), rows.column.tolist(), rows.target.tolist()) == ([0, 0, 1], [2, 3, 2], [7, 1, 1])
 
 
-def test_exactly_the_emojis_and_the_ends_of_their_turns_are_supervised(tiny_model, tokenizer, tmp_path):
-    trainer = make_trainer(LabelLogitsTrainer, tiny_model, tokenizer, tmp_path)
+def test_exactly_the_emojis_and_the_ends_of_their_turns_are_supervised(tiny_model, tiny_tokenizer, tmp_path):
+    trainer = make_trainer(LabelLogitsTrainer, tiny_model, tiny_tokenizer, tmp_path)
     for row, source in zip(trainer.train_dataset, SMALL_DATA, strict=True):
-        supervised = tokenizer.decode([label for label in row["labels"] if label != IGNORED])
+        supervised = tiny_tokenizer.decode([label for label in row["labels"] if label != IGNORED])
         labels = [message["content"] for message in source["messages"] if message["role"] == "assistant"]
         assert supervised == "".join(f"{label}<end_of_turn>" for label in labels)
-        assert row["input_ids"].count(tokenizer.bos_token_id) == 1
-    check_supervision(trainer.train_dataset, tokenizer, stop_tokens(tokenizer), 512)
-    assert "【😭<end_of_turn>】" in marked(trainer.train_dataset[5], tokenizer)
+        assert row["input_ids"].count(tiny_tokenizer.bos_token_id) == 1
+    check_supervision(trainer.train_dataset, tiny_tokenizer, stop_tokens(tiny_tokenizer), 512)
+    assert "【😭<end_of_turn>】" in marked(trainer.train_dataset[5], tiny_tokenizer)
 
 
 @pytest.mark.parametrize(
     ("damage", "word"),
     [
         (lambda row: {**row, "labels": [IGNORED] * len(row["labels"])}, "no token that carries loss"),
-        (lambda row: {**row, "labels": [IGNORED if x == 106 else x for x in row["labels"]]}, "does not learn to stop"),
+        (lambda row: {**row, "labels": [IGNORED if x == 4 else x for x in row["labels"]]}, "does not learn to stop"),
         (lambda row: {**row, "input_ids": [2, *row["input_ids"]]}, "two <bos>"),
     ],
 )
-def test_bad_supervision_is_refused(damage, word, tiny_model, tokenizer, tmp_path):
+def test_bad_supervision_is_refused(damage, word, tiny_model, tiny_tokenizer, tmp_path):
     from emojitune.artifacts import UserError
 
-    trainer = make_trainer(LabelLogitsTrainer, tiny_model, tokenizer, tmp_path)
+    trainer = make_trainer(LabelLogitsTrainer, tiny_model, tiny_tokenizer, tmp_path)
     with pytest.raises(UserError, match=word):
-        check_supervision([damage(trainer.train_dataset[0])], tokenizer, stop_tokens(tokenizer), 512)
+        check_supervision([damage(trainer.train_dataset[0])], tiny_tokenizer, stop_tokens(tiny_tokenizer), 512)
 
 
 def test_system_dropout_takes_the_asked_share_and_nothing_else():
@@ -220,7 +244,7 @@ def test_merged_and_adapter_models_give_the_same_logits(trained, tiny_model):
     merged = AutoModelForCausalLM.from_pretrained(output.model).eval()
     base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     adapter = PeftModel.from_pretrained(base, output.adapter).eval()
-    ids = torch.tensor([[2, 105, 2364, 107, 90082, 30833, 106]])
+    ids = torch.tensor([[2, 3, 70, 71, 72, 73, 4]])
     with torch.no_grad():
         assert torch.allclose(merged(ids).logits, adapter(ids).logits, atol=1e-5)
     assert not (trained / "03_training/checkpoints").exists()
@@ -240,6 +264,7 @@ def test_best_epoch_is_the_one_kept(prepared, tiny_model):
     assert run["best_epoch"] == best["epoch"]
     model = load_model(output.model, torch.device("cpu"), torch.float32)
     tokenizer = load_tokenizer(output.model)
+    end = tokenizer.convert_tokens_to_ids("<end_of_turn>")
     total = count = 0
     for row in read_jsonl(output.validation, "", output):
         encoded = tokenizer.apply_chat_template(row["messages"], return_assistant_tokens_mask=True, return_dict=True)
@@ -247,7 +272,7 @@ def test_best_epoch_is_the_one_kept(prepared, tiny_model):
         with torch.no_grad():
             logits = model(ids).logits[0].log_softmax(-1)
         for place, inside in enumerate(mask):
-            if inside and encoded["input_ids"][place] != 106:
+            if inside and encoded["input_ids"][place] != end:
                 total -= logits[place - 1, ids[0, place]].item()
                 count += 1
     assert total / count == pytest.approx(best["validation_label_loss"], rel=1e-4)

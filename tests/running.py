@@ -1,0 +1,120 @@
+"""Scripts run in processes forked from a server that has imported everything: hundreds of runs take minutes.
+
+In the forked process the signals, limits and hooks of a test hurt nobody else.
+"""
+
+import contextlib
+import multiprocessing
+import os
+import re
+import resource
+import signal
+import socket
+import sys
+import time
+from pathlib import Path
+
+from conftest import run_script
+
+from emojitune.artifacts import sha256_of
+
+WRITING = ("os.rename", "os.mkdir", "os.remove", "os.rmdir")
+
+SERVER = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
+SERVER.set_forkserver_preload(
+    ["conftest", "torch", "transformers", "peft", "trl", "datasets", "matplotlib.pyplot", "sklearn.linear_model",
+     "emojitune.training", "emojitune.evaluation", "emojitune.figures", "emojitune.html_report"]
+)  # fmt: skip
+
+
+def _refuse(*_: object) -> None:
+    raise OSError("no network in this test")
+
+
+def _run(script: str, argv: list[str], log: str, stop_at: int | None, signum: int, setting: dict) -> None:
+    """In the forked process: the script, its output into `log`; at the `stop_at`-th write, the signal."""
+    for descriptor in (1, 2):
+        os.dup2(
+            os.open(log, os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if descriptor == 1 else 0) | os.O_APPEND), descriptor
+        )
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+    os.environ.update(setting.get("environment", {}))
+    if "file_bytes" in setting:  # what a full disk does to a write, on a machine that has room
+        resource.setrlimit(resource.RLIMIT_FSIZE, (setting["file_bytes"], resource.RLIM_INFINITY))
+    if "more_memory" in setting:
+        pages = int(Path("/proc/self/statm").read_text().split()[0])
+        size = pages * resource.getpagesize() + setting["more_memory"]
+        resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
+    if setting.get("no_network"):
+        socket.socket.connect = socket.socket.connect_ex = _refuse
+        socket.getaddrinfo = _refuse
+    root = os.path.realpath(argv[argv.index("--output-dir") + 1])
+    places: list[str] = []
+
+    def watch(event: str, arguments: tuple) -> None:
+        writes = event in WRITING or (event == "open" and isinstance(arguments[2], int) and arguments[2] & os.O_ACCMODE)
+        if writes and str(arguments[0]).startswith(root):
+            places.append(event)
+            if len(places) == stop_at:
+                os.kill(os.getpid(), signum)
+
+    if stop_at is None or stop_at > 0:
+        sys.addaudithook(watch)
+    status = run_script(script, *argv)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    if stop_at is None:
+        Path(f"{log}.writes").write_text(str(len(places)))
+    os._exit(status)
+
+
+class Runner:
+    """Runs one script in an output directory of its own."""
+
+    def __init__(self, server, script: str, argv: list[str], log: Path) -> None:
+        self.server, self.script, self.argv, self.log = server, script, argv, log
+
+    def run(
+        self, stop_at: int | None = 0, after: float | None = None, signum: int = signal.SIGKILL
+    ) -> tuple[int, float]:
+        """The exit status (minus the signal, when that ended it), and how long it took after the signal, or in all."""
+        process = self.server.Process(target=_run, args=(self.script, self.argv, str(self.log), stop_at, int(signum)))
+        start = time.monotonic()
+        process.start()
+        if after is not None:
+            process.join(after)
+            start = time.monotonic()
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(process.pid, signum)
+        process.join(60)
+        took = time.monotonic() - start
+        if process.exitcode is None:
+            process.kill()
+        return process.exitcode, took
+
+    @property
+    def said(self) -> str:
+        return self.log.read_text(encoding="utf-8", errors="replace")
+
+    @property
+    def writes(self) -> int:
+        """How many writes the last run with `stop_at=None` made."""
+        return int(Path(f"{self.log}.writes").read_text())
+
+
+VOLATILE = re.compile(r'"(seconds|tokens_a_second|peak_memory_bytes|modified|since)": [\d.e+]+')
+
+
+def artifacts(output: Path) -> dict[str, str]:
+    """Every file with the hash of what it holds; times and the like left out of JSON."""
+    found = {}
+    for path in sorted(output.rglob("*")):
+        if path.is_file() and path.name not in (".lock",):
+            name = path.relative_to(output).as_posix()
+            if path.suffix in (".json", ".html"):
+                text = VOLATILE.sub("", path.read_text(encoding="utf-8"))
+                # run.json differs in times, so what records its hash differs as well.
+                found[name] = re.sub(r'"03_training/run.json": "\w+"', "", text)
+            else:
+                found[name] = sha256_of(path)
+    return found

@@ -1,0 +1,67 @@
+"""Every flag of every script with values that cannot be: status 2, one sentence, nothing written."""
+
+import contextlib
+import io
+import re
+
+import pytest
+from conftest import run_script
+
+SCRIPTS = (
+    "01_prepare_data.py",
+    "02_split_data.py",
+    "03_train_model.py",
+    "04_plot_loss.py",
+    "05_test_base.py",
+    "06_test_finetuned_single.py",
+    "run_pipeline.py",
+)
+FREE_TEXT = ("--system", "--data", "--model", "--output-dir")  # almost any text may be meant
+BAD = ("", " ", "nan", "-nan", "inf", "-1", "1e999", "0x10", "１２.5.3", "３番", "あ", "\0", "9" * 400)
+
+
+def flags_of(script: str) -> list[tuple[str, bool]]:
+    """Each flag, and whether it takes a value, as --help says."""
+    said = io.StringIO()
+    with contextlib.redirect_stdout(said):
+        assert run_script(script, "--help") == 0
+    options = said.getvalue().split("options:")[1]
+    found = re.findall(r"^  (?:-h, )?(--[\w-]+)( [A-Z{]\S*)?", options, flags=re.MULTILINE)
+    return [(flag, bool(value)) for flag, value in found if flag != "--help"]
+
+
+EVERY_FLAG = [(script, flag, takes) for script in SCRIPTS for flag, takes in flags_of(script)]
+
+
+def refused(script, arguments, folder, capsys):
+    assert run_script(script, *arguments) == 2, arguments
+    said = capsys.readouterr()
+    assert "Traceback" not in said.err
+    assert len(re.findall(r"error: ", said.err)) == 1, said.err
+    assert not list(folder.rglob("*")), arguments
+
+
+def test_every_script_has_flags():
+    assert {script for script, _, _ in EVERY_FLAG} == set(SCRIPTS)
+    assert len(EVERY_FLAG) > 40
+
+
+@pytest.mark.parametrize(("script", "flag", "takes"), EVERY_FLAG, ids=lambda value: str(value))
+def test_bad_values(script, flag, takes, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    if not takes:
+        refused(script, [f"{flag}=yes"], tmp_path, capsys)
+    elif flag not in FREE_TEXT:
+        for value in BAD:
+            refused(script, [f"{flag}={value}"], tmp_path, capsys)
+        refused(script, [flag], tmp_path, capsys)
+    else:
+        refused(script, [f"{flag}="], tmp_path, capsys)
+
+
+@pytest.mark.parametrize("script", SCRIPTS)
+def test_unknown_flags_and_words(script, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    for arguments in (["--no-such-flag"], ["あ"], ["--"], ["--help=1"]):
+        if arguments != ["--"]:
+            refused(script, arguments, tmp_path, capsys)

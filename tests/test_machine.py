@@ -1,0 +1,143 @@
+"""A bad machine: no room, no permission, no network, no memory, a strange clock; and a chat of thousands of inputs."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from conftest import ROOT, STEPS, run_script
+from running import Runner, artifacts
+
+pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and /proc as Linux has them")
+
+CHAT = "06_test_finetuned_single.py"
+
+
+def one_sentence(said: str, *words: str) -> None:
+    """The user reads one error, without a traceback, that says these words."""
+    assert "Traceback" not in said, said
+    errors = [line for line in said.splitlines() if line.startswith("error: ")]
+    assert len(errors) == 1, said
+    for word in words:
+        assert word in errors[0], said
+
+
+@pytest.mark.parametrize("room", [100, 3000])
+@pytest.mark.parametrize("script", STEPS)
+def test_a_full_disk_loses_nothing(script, room, stages, tmp_path):
+    before, flags = stages[script]
+    output = tmp_path / "out"
+    shutil.copytree(before, output)
+    runner = Runner(script, [*flags, "--output-dir", output], tmp_path / "log")
+    status, _ = runner.run(file_bytes=room)
+    if room == 3000 and status == 0:
+        return  # the step writes no file as large as that
+    assert status == 2, runner.said
+    one_sentence(runner.said, "the disk is full", "run the same command again")
+    kept = artifacts(before)
+    assert {name: print_ for name, print_ in artifacts(output).items() if name in kept} == kept
+    assert runner.run()[0] == 0, runner.said  # room was made
+
+
+@pytest.mark.parametrize("script", [*STEPS, CHAT])
+def test_a_place_that_cannot_be_written(script, stages, tmp_path):
+    if os.getuid() == 0:  # whom permissions do not stop; this file system does
+        output = Path("/sys/emojitune")
+    else:
+        tmp_path.chmod(0o555)
+        output = tmp_path / "out"
+    flags = stages[script][1] if script in stages else []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(tmp_path)
+        found = subprocess.run(
+            [sys.executable, ROOT / script, *flags, "--output-dir", output],
+            capture_output=True, encoding="utf-8", cwd=ROOT,
+        )  # fmt: skip
+    tmp_path.chmod(0o755)
+    assert found.returncode == 2, found.stderr
+    one_sentence(found.stderr)
+    assert not output.exists()
+
+
+def test_everything_runs_without_a_network(stages, tmp_path):
+    output = tmp_path / "out"
+    for script in STEPS:
+        runner = Runner(script, [*stages[script][1], "--output-dir", output], tmp_path / "log")
+        status, _ = runner.run(no_network=True, environment={"HF_HUB_OFFLINE": "1"})
+        assert status == 0, runner.said
+
+
+def test_a_hub_model_without_a_network_is_one_sentence(stages, tmp_path):
+    before, _ = stages["03_train_model.py"]
+    output = tmp_path / "out"
+    shutil.copytree(before, output)
+    arguments = ["--output-dir", output, "--model", "somebody/some-model"]
+    runner = Runner("03_train_model.py", arguments, tmp_path / "log")
+    status, _ = runner.run(no_network=True)
+    assert status == 2
+    one_sentence(runner.said, "somebody/some-model")
+
+
+def test_a_home_that_cannot_be_written(tmp_path, monkeypatch):
+    from emojitune import model
+
+    monkeypatch.setenv("HF_HOME", "/sys/nowhere")
+    found = subprocess.run(
+        [sys.executable, "-c", "from emojitune.model import _cache_folder; print(_cache_folder())"],
+        capture_output=True, encoding="utf-8", cwd=ROOT, env={**os.environ, "TMPDIR": str(tmp_path)},
+    )  # fmt: skip
+    assert found.stdout.startswith(str(tmp_path)), found.stderr
+    assert model.EMBEDDED == "embedded"
+
+
+@pytest.mark.parametrize("more", [40_000_000, 150_000_000])
+def test_no_memory_for_the_batch_names_the_flag(more, stages, tmp_path):
+    before, flags = stages["03_train_model.py"]
+    output = tmp_path / "out"
+    shutil.copytree(before, output)
+    runner = Runner("03_train_model.py", [*flags, "--output-dir", output], tmp_path / "log")
+    status, _ = runner.run(more_memory=more)
+    if status != 0:
+        assert status == 2, runner.said
+        one_sentence(runner.said, "memory", "--batch-size")
+    else:
+        assert more > 40_000_000
+
+
+def test_a_clock_that_goes_back(stages, tmp_path):
+    """Artifacts from the future: their times say nothing, their hashes do."""
+    output = tmp_path / "out"
+    shutil.copytree(stages["05_test_base.py"][0], output)
+    for path in output.rglob("*"):
+        os.utime(path, (4_000_000_000, 4_000_000_000))
+    for script in ("02_split_data.py", "03_train_model.py", "04_plot_loss.py", "05_test_base.py"):
+        assert run_script(script, *stages[script][1], "--output-dir", output) == 0
+
+
+def resident(pid: int) -> int:
+    """Resident memory in bytes."""
+    return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
+
+
+def test_a_chat_of_two_thousand_inputs_keeps_its_memory(stages, tmp_path):
+    output = stages["05_test_base.py"][0]
+    kinds = [
+        "あ", "今日は最高", "😀" * 300, "👨‍👩‍👧‍👦" * 50, "ЁЖ العربية हिन्दी", "a" * 20_000, "長い話" * 300,
+        "\u202e\u200b\ufeffx", "<end_of_turn>", "\x1b[2J", "e\u0301" * 40,
+    ]  # fmt: skip
+    process = subprocess.Popen(
+        [sys.executable, CHAT, "--output-dir", output, "--max-new-tokens", "2"],
+        cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8",
+    )  # fmt: skip
+    sizes = {}
+    for number in range(2000):
+        process.stdin.write(kinds[number % len(kinds)] + "\n")
+        process.stdin.flush()
+        assert process.stdout.readline().endswith("\n"), f"no reply to input {number}"
+        if number in (99, 1999):
+            sizes[number] = resident(process.pid)
+    process.stdin.close()
+    assert process.wait(timeout=30) == 0
+    assert sizes[1999] <= 1.05 * sizes[99], sizes
