@@ -258,7 +258,7 @@ def _inside(output: OutputDirectory, name: str, record: Path, again: str) -> Pat
 @contextlib.contextmanager
 def locked(output: OutputDirectory, script: str) -> Iterator[None]:
     """Hold the output directory for one script. Raises UserError, with the holder's name and process id, when another
-    run has it. The lock is the system's, so it goes with a killed process."""
+    run has it. The lock is the system's, so it goes with a killed process; what that left in the directory goes now."""
     from filelock import FileLock, Timeout
 
     output.root.mkdir(parents=True, exist_ok=True)
@@ -277,6 +277,7 @@ def locked(output: OutputDirectory, script: str) -> Iterator[None]:
             f"another run is working in {output.root}; wait for it, or choose another --output-dir"
         ) from None
     try:
+        remove_leftovers(output.root)
         write_json(holder, {"script": script, "process": os.getpid(), "since": time.time()})
         yield
     finally:

@@ -276,3 +276,30 @@ def show(figure: Figure) -> None:
     save(figure, path)
     if not webbrowser.open(path.as_uri()):
         raise UserError(f"no window can be opened here; look at {path}")
+
+
+def draw_learning_curve(points: Sequence[dict[str, Any]], epochs: int, replies: int, path: Path) -> None:
+    """Exact accuracy against samples a label, for Gemma and for the n-gram model, with 95 % intervals; the best epoch
+    at each point of Gemma's."""
+    _use_fonts()
+    figure, axes = plt.subplots(figsize=(7, 4.2))
+    sizes = [point["samples_per_label"] for point in points]
+    for name, shown, color in (("gemma", "fine-tuned Gemma", ORANGE), ("ngram", "character n-gram model", BLUE)):
+        rates = [100 * point[name]["rate"] for point in points]
+        low, high = zip(*(point[name]["interval"] for point in points), strict=True)
+        axes.fill_between(sizes, [100 * x for x in low], [100 * x for x in high], color=color, alpha=0.15, linewidth=0)
+        axes.plot(sizes, rates, color=color, marker="o", label=shown)
+    for point in points:
+        place = (point["samples_per_label"], 100 * point["gemma"]["rate"])
+        axes.annotate(
+            f"epoch {point['best_epoch']}", place, xytext=(0, 9), textcoords="offset points", ha="center", fontsize=9
+        )
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    axes.set_ylim(0, 100)
+    axes.set_xlabel("training samples a label")
+    axes.set_ylabel("exact accuracy, %")
+    axes.set_title(f"Is it too little data? {replies} validation replies, {epochs} epochs", loc="left", fontsize=12)
+    axes.legend(frameon=False, loc="upper left")
+    save(figure, path)

@@ -60,7 +60,12 @@ def _run(script: str, argv: list[str], log: str, stop_at: int | None, signum: in
 
     if stop_at is None or stop_at > 0:
         sys.addaudithook(watch)
-    status = run_script(script, *argv)
+    try:
+        status = run_script(script, *argv)
+        signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here on it would hit this harness, not the script
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    except KeyboardInterrupt:
+        status = 130
     sys.stdout.flush()
     sys.stderr.flush()
     if stop_at is None:
@@ -69,16 +74,20 @@ def _run(script: str, argv: list[str], log: str, stop_at: int | None, signum: in
 
 
 class Runner:
-    """Runs one script in an output directory of its own."""
+    """Runs one script with these arguments, `--output-dir` among them, and keeps what it said."""
 
-    def __init__(self, server, script: str, argv: list[str], log: Path) -> None:
-        self.server, self.script, self.argv, self.log = server, script, argv, log
+    def __init__(self, script: str, argv: list[object], log: Path) -> None:
+        self.script, self.argv, self.log = script, [str(argument) for argument in argv], log
 
     def run(
-        self, stop_at: int | None = 0, after: float | None = None, signum: int = signal.SIGKILL
-    ) -> tuple[int, float]:
-        """The exit status (minus the signal, when that ended it), and how long it took after the signal, or in all."""
-        process = self.server.Process(target=_run, args=(self.script, self.argv, str(self.log), stop_at, int(signum)))
+        self, stop_at: int | None = 0, after: float | None = None, signum: int = signal.SIGKILL, **setting: object
+    ) -> tuple[int | None, float]:
+        """The exit status (minus the signal, when that ended it), and how long it took after the signal, or in all.
+
+        `stop_at` sends the signal at that write (0: never; None: count the writes), `after` at that many seconds.
+        """
+        arguments = (self.script, self.argv, str(self.log), stop_at, int(signum), setting)
+        process = SERVER.Process(target=_run, args=arguments)
         start = time.monotonic()
         process.start()
         if after is not None:
