@@ -13,8 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-ROOT = Path(__file__).parent.parent
-sys.path.insert(0, str(ROOT))
+sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from emojitune.artifacts import (
     OutputDirectory,
@@ -30,6 +29,8 @@ from emojitune.dataset import balanced, load_samples
 from emojitune.evaluation import items_of, ngram_choices
 from emojitune.figures import draw_learning_curve
 from emojitune.metrics import rate_of
+
+ROOT = Path(__file__).parent.parent
 
 
 def prepare(source: OutputDirectory, target: OutputDirectory, per_label: int) -> None:
