@@ -23,7 +23,7 @@ ASKED = int(os.environ.get("CRASH_POINTS_ASKED", "6"))
 
 
 @pytest.mark.parametrize("script", STEPS)
-def test_stopped_anywhere_and_run_again(script, stages, tmp_path):
+def test_stopped_anywhere_and_run_again(script, stages, tmp_path, record_property):
     before, flags = stages[script]
     output = tmp_path / "out"
     runner = Runner(script, [*flags, "--output-dir", str(output)], tmp_path / "log")
@@ -70,4 +70,4 @@ def test_stopped_anywhere_and_run_again(script, stages, tmp_path):
         left = [path for path in output.rglob(".*") if path.name != ".lock"]
         assert not left, f"{left}; {where}"
     assert stopped >= len(points) // 2
-    print(f"{script}: {stopped} stops ({writes} writes) of {len(tries)} tries, {whole:.1f} s a run")
+    record_property("tried", stopped)

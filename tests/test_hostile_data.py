@@ -130,6 +130,11 @@ def prepare(tmp_path, monkeypatch, capsys):
     return run
 
 
+@pytest.fixture
+def tried(record_property):
+    record_property("tried", EXAMPLES // 2)
+
+
 RELAXED = settings(
     max_examples=EXAMPLES // 2,
     deadline=None,
@@ -140,7 +145,7 @@ RELAXED = settings(
 
 @RELAXED
 @given(broken_samples())
-def test_each_broken_sample_is_named(prepare, case):
+def test_each_broken_sample_is_named(prepare, case, tried):
     rows, broken = case
     status, said, written = prepare(json.dumps(rows).encode())
     assert status == 2 and not written
@@ -151,7 +156,7 @@ def test_each_broken_sample_is_named(prepare, case):
 
 @RELAXED
 @given(broken_bytes())
-def test_a_broken_file_is_refused_in_a_sentence(prepare, content):
+def test_a_broken_file_is_refused_in_a_sentence(prepare, content, tried):
     status, said, written = prepare(content)
     assert status == 2 and not written, content[:80]
     assert said.splitlines()[-1].startswith("error: ")

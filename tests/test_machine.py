@@ -121,7 +121,7 @@ def resident(pid: int) -> int:
     return int(Path(f"/proc/{pid}/statm").read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
 
 
-def test_a_chat_of_two_thousand_inputs_keeps_its_memory(stages, tmp_path):
+def test_a_chat_of_two_thousand_inputs_keeps_its_memory(stages, tmp_path, record_property):
     output = stages["05_test_base.py"][0]
     kinds = [
         "あ", "今日は最高", "😀" * 300, "👨‍👩‍👧‍👦" * 50, "ЁЖ العربية हिन्दी", "a" * 20_000, "長い話" * 300,
@@ -132,6 +132,7 @@ def test_a_chat_of_two_thousand_inputs_keeps_its_memory(stages, tmp_path):
         cwd=ROOT, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8",
     )  # fmt: skip
     sizes = {}
+    record_property("tried", 2000)
     for number in range(2000):
         process.stdin.write(kinds[number % len(kinds)] + "\n")
         process.stdin.flush()
