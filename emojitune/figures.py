@@ -31,12 +31,16 @@ BLUE, ORANGE, GREY, GREEN = "#2563eb", "#ea580c", "#9ca3af", "#15803d"
 _EMOJI_PIXELS = 96
 
 
+def japanese_font() -> str:
+    """The file of a font with Japanese letters, from a package: no machine must draw boxes."""
+    return str(files("matplotlib_fontja").joinpath("fonts/ipaexg.ttf"))
+
+
 @cache
 def _use_fonts() -> None:
-    """A font with Japanese letters, from a package, so that no machine draws boxes."""
-    path = files("matplotlib_fontja").joinpath("fonts/ipaexg.ttf")
-    font_manager.fontManager.addfont(str(path))
-    family = font_manager.FontProperties(fname=str(path)).get_name()
+    path = japanese_font()
+    font_manager.fontManager.addfont(path)
+    family = font_manager.FontProperties(fname=path).get_name()
     plt.rcParams.update(
         {
             "font.family": [family, "DejaVu Sans"],

@@ -106,7 +106,7 @@ _STYLE = """
 }
 * { box-sizing: border-box; }
 body { margin: 0 auto; max-width: 60rem; padding: 1rem; background: var(--back); color: var(--text);
-  font: 16px/1.6 system-ui, "Hiragino Sans", "Noto Sans JP", "Noto Sans CJK JP", sans-serif; }
+  font: 16px/1.6 system-ui, "Hiragino Sans", "Noto Sans JP", "Noto Sans CJK JP", "IPAex", sans-serif; }
 h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
 img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: .5rem; }
 .wide { overflow-x: auto; }
@@ -162,14 +162,30 @@ def page(
         _mistakes_table(tuned),
         "<h2>Sample replies</h2>",
         _replies_table(predictions),
-        '<p class="note">Emoji pictures: OpenMoji, CC BY-SA 4.0.</p>',
+        '<p class="note">Emoji pictures: OpenMoji, CC BY-SA 4.0. Japanese letters: IPAex Gothic, IPA Font License.</p>',
     ]
+    body = "\n".join(parts)
     return (
         '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
         "<title>emojitune report</title>\n"
-        f"<style>{_STYLE}</style>\n</head>\n<body>\n" + "\n".join(parts) + "\n</body>\n</html>\n"
+        f"<style>{_STYLE}{_font_face(body)}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
     )
+
+
+def _font_face(text: str) -> str:
+    """The letters of `text` that a machine without Japanese fonts lacks, as a font inside the page."""
+    from fontTools import subset, ttLib
+
+    options = subset.Options(flavor="woff", layout_features=[], hinting=False, notdef_outline=False)
+    font = ttLib.TTFont(figures.japanese_font(), recalcTimestamp=False)  # the same page from the same evaluation
+    subsetter = subset.Subsetter(options)
+    subsetter.populate(text="".join({char for char in text if char > "\u2000"}))
+    subsetter.subset(font)
+    buffer = io.BytesIO()
+    subset.save_font(font, buffer, options)
+    data = base64.b64encode(buffer.getvalue()).decode()
+    return f'@font-face {{ font-family: "IPAex"; src: url(data:font/woff;base64,{data}); }}\n'
 
 
 def _text(value: str) -> str:
