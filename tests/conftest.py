@@ -11,6 +11,7 @@ from types import ModuleType
 import pytest
 
 os.environ["TQDM_DISABLE"] = "1"  # a failing test prints what was said, without the bars
+os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models gain nothing from more, and two tests run at a time
 
 ROOT = Path(__file__).parent.parent
 SYSTEM = "このツイートを絵文字で感情分類してください"
