@@ -76,13 +76,19 @@ def exit_status(main: Callable[[Sequence[str] | None], int | None], argv: Sequen
         return 0
     except OSError as error:
         return _say(_about_the_machine(error))
-    except (MemoryError, RuntimeError) as error:
-        if isinstance(error, MemoryError) or "out of memory" in str(error) or "can't allocate memory" in str(error):
+    except Exception as error:  # libraries in C++ and Rust have errors of their own for what befalls a machine
+        if isinstance(error, MemoryError) or _says(error, "out of memory", "can't allocate memory"):
             return _say(
                 "the memory of this machine does not suffice; lower it with a smaller --batch-size, "
                 "or with --gradient-checkpointing in training"
             )
+        if _says(error, "No space left", "File too large", "quota exceeded", "failed writing", "unexpected pos"):
+            return _say(_about_the_machine(OSError(errno.ENOSPC, "")))
         raise
+
+
+def _says(error: Exception, *texts: str) -> bool:
+    return any(text in str(error) for text in texts)
 
 
 def _say(sentence: str) -> int:

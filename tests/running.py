@@ -11,7 +11,9 @@ import resource
 import signal
 import socket
 import sys
+import threading
 import time
+from multiprocessing.connection import Connection
 from pathlib import Path
 
 from conftest import run_script
@@ -31,20 +33,14 @@ def _refuse(*_: object) -> None:
     raise OSError("no network in this test")
 
 
-def _run(script: str, argv: list[str], log: str, stop_at: int | None, signum: int, setting: dict) -> None:
-    """In the forked process: the script, its output into `log`; at the `stop_at`-th write, the signal."""
+def _run(script: str, argv: list[str], said: Connection, stop_at: int | None, signum: int, setting: dict) -> None:
+    """In the forked process: the script, its output into `said`; at the `stop_at`-th write, the signal."""
     for descriptor in (1, 2):
-        os.dup2(
-            os.open(log, os.O_WRONLY | os.O_CREAT | (os.O_TRUNC if descriptor == 1 else 0) | os.O_APPEND), descriptor
-        )
+        os.dup2(said.fileno(), descriptor)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(setting.get("environment", {}))
     if "file_bytes" in setting:  # what a full disk does to a write, on a machine that has room
         resource.setrlimit(resource.RLIMIT_FSIZE, (setting["file_bytes"], resource.RLIM_INFINITY))
-    if "more_memory" in setting:
-        pages = int(Path("/proc/self/statm").read_text().split()[0])
-        size = pages * resource.getpagesize() + setting["more_memory"]
-        resource.setrlimit(resource.RLIMIT_AS, (size, resource.RLIM_INFINITY))
     if setting.get("no_network"):
         socket.socket.connect = socket.socket.connect_ex = _refuse
         socket.getaddrinfo = _refuse
@@ -69,15 +65,15 @@ def _run(script: str, argv: list[str], log: str, stop_at: int | None, signum: in
     sys.stdout.flush()
     sys.stderr.flush()
     if stop_at is None:
-        Path(f"{log}.writes").write_text(str(len(places)))
+        print(f"writes: {len(places)}", flush=True)
     os._exit(status)
 
 
 class Runner:
-    """Runs one script with these arguments, `--output-dir` among them, and keeps what it said."""
+    """Runs one script with these arguments, `--output-dir` among them, and keeps what it `said`."""
 
-    def __init__(self, script: str, argv: list[object], log: Path) -> None:
-        self.script, self.argv, self.log = script, [str(argument) for argument in argv], log
+    def __init__(self, script: str, argv: list[object]) -> None:
+        self.script, self.argv, self.said = script, [str(argument) for argument in argv], ""
 
     def run(
         self, stop_at: int | None = 0, after: float | None = None, signum: int = signal.SIGKILL, **setting: object
@@ -86,29 +82,32 @@ class Runner:
 
         `stop_at` sends the signal at that write (0: never; None: count the writes), `after` at that many seconds.
         """
-        arguments = (self.script, self.argv, str(self.log), stop_at, int(signum), setting)
+        reader, writer = SERVER.Pipe(duplex=False)  # no file: a full disk must not swallow what is said
+        arguments = (self.script, self.argv, writer, stop_at, int(signum), setting)
         process = SERVER.Process(target=_run, args=arguments)
+        pieces: list[bytes] = []
+        listener = threading.Thread(target=lambda: pieces.extend(iter(lambda: os.read(reader.fileno(), 65536), b"")))
         start = time.monotonic()
         process.start()
+        writer.close()
+        listener.start()
         if after is not None:
             process.join(after)
             start = time.monotonic()
             with contextlib.suppress(ProcessLookupError):
                 os.kill(process.pid, signum)
-        process.join(60)
+        process.join(120)
         took = time.monotonic() - start
         if process.exitcode is None:
             process.kill()
+        listener.join(10)
+        self.said = b"".join(pieces).decode("utf-8", errors="replace")
         return process.exitcode, took
-
-    @property
-    def said(self) -> str:
-        return self.log.read_text(encoding="utf-8", errors="replace")
 
     @property
     def writes(self) -> int:
         """How many writes the last run with `stop_at=None` made."""
-        return int(Path(f"{self.log}.writes").read_text())
+        return int(self.said.rsplit("writes: ", 1)[1])
 
 
 VOLATILE = re.compile(r'"(seconds|tokens_a_second|peak_memory_bytes|modified|since)": [\d.e+]+')

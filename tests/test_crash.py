@@ -26,7 +26,7 @@ ASKED = int(os.environ.get("CRASH_POINTS_ASKED", "6"))
 def test_stopped_anywhere_and_run_again(script, stages, tmp_path, record_property):
     before, flags = stages[script]
     output = tmp_path / "out"
-    runner = Runner(script, [*flags, "--output-dir", str(output)], tmp_path / "log")
+    runner = Runner(script, [*flags, "--output-dir", output])
 
     def start_over() -> None:
         shutil.rmtree(output, ignore_errors=True)
