@@ -35,8 +35,9 @@ def _refuse(*_: object) -> None:
 
 def _run(script: str, argv: list[str], said: Connection, stop_at: int | None, signum: int, setting: dict) -> None:
     """In the forked process: the script, its output into `said`; at the `stop_at`-th write, the signal."""
-    for descriptor in (1, 2):
+    for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(said.fileno(), descriptor)
+        setattr(sys, name, os.fdopen(descriptor, "w", buffering=1, encoding="utf-8", closefd=False))
     signal.signal(signal.SIGINT, signal.default_int_handler)
     os.environ.update(setting.get("environment", {}))
     if "file_bytes" in setting:  # what a full disk does to a write, on a machine that has room

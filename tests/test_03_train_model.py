@@ -125,7 +125,7 @@ def wait_for_history(output, rows, process, seconds=90):
 
 @pytest.mark.parametrize(("signum", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
 def test_stopped_and_resumed_gives_the_weights_of_an_undisturbed_run(signum, status, prepared, tiny_model):
-    flags = ("--epochs", 12, "--batch-size", 2, "--learning-rate", 1e-3)
+    flags = ("--epochs", 40, "--batch-size", 2, "--learning-rate", 1e-3)
     assert train(prepared, tiny_model, *flags) == 0
     undisturbed = weights_of(prepared)
     history = (prepared / "03_training/loss_history.jsonl").read_text()
@@ -140,7 +140,7 @@ def test_stopped_and_resumed_gives_the_weights_of_an_undisturbed_run(signum, sta
     asked = time.monotonic()
     _, said = process.communicate(timeout=60)
     assert process.returncode == status, said
-    assert time.monotonic() - asked < 5
+    assert time.monotonic() - asked < 10  # the step under way, and the models written; another test runs beside this
     assert "Traceback" not in said
     assert train(prepared, tiny_model, "--resume") == 0
     assert weights_of(prepared) == undisturbed
@@ -148,7 +148,7 @@ def test_stopped_and_resumed_gives_the_weights_of_an_undisturbed_run(signum, sta
 
 
 def test_killed_and_resumed_gives_the_weights_of_an_undisturbed_run(prepared, tiny_model):
-    flags = ("--epochs", 12, "--batch-size", 2, "--learning-rate", 1e-3)
+    flags = ("--epochs", 40, "--batch-size", 2, "--learning-rate", 1e-3)
     process = start(prepared, tiny_model, *flags)
     wait_for_history(prepared, 40, process)
     process.kill()

@@ -17,9 +17,9 @@ from running import Runner, artifacts
 
 pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and signals")
 
-POINTS = int(os.environ.get("CRASH_POINTS", "40"))
+POINTS = int(os.environ.get("CRASH_POINTS", "24"))
 # What SIGINT and SIGTERM are tried at, of the points at which SIGKILL is.
-ASKED = int(os.environ.get("CRASH_POINTS_ASKED", "6"))
+ASKED = int(os.environ.get("CRASH_POINTS_ASKED", "4"))
 
 
 @pytest.mark.parametrize("script", STEPS)

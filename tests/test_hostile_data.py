@@ -144,7 +144,7 @@ RELAXED = settings(
 
 
 @RELAXED
-@given(broken_samples())
+@given(case=broken_samples())
 def test_each_broken_sample_is_named(prepare, case, tried):
     rows, broken = case
     status, said, written = prepare(json.dumps(rows).encode())
@@ -155,7 +155,7 @@ def test_each_broken_sample_is_named(prepare, case, tried):
 
 
 @RELAXED
-@given(broken_bytes())
+@given(content=broken_bytes())
 def test_a_broken_file_is_refused_in_a_sentence(prepare, content, tried):
     status, said, written = prepare(content)
     assert status == 2 and not written, content[:80]
