@@ -31,8 +31,8 @@ from emojitune.command_line import add_output_dir, exit_status, model_name, numb
 
 SCRIPT = "03_train_model.py"
 
-# LoRA: on the small set's 200 training samples, the lowest validation loss of 1e-4, 2e-4 and 4e-4 (measured on other
-# training samples, not on those that README reports); on ten times the data 6e-4 was as good. Full: the story's rate.
+# LoRA: on the small set's 200 training samples, 2e-4 had the lowest validation loss of 1e-4, 2e-4 and 4e-4 (measured on
+# some 300 samples outside of the small set); on ten times the data 4e-4 was as good. Full: the story's rate.
 LEARNING_RATES = {"lora": 2e-4, "full": 5e-5}
 
 # What does not change the result of a run, and so may differ when it is resumed.
