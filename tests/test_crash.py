@@ -41,8 +41,8 @@ def test_stopped_anywhere_and_run_again(script, stages, tmp_path, record_propert
     expected = artifacts(output)
     assert writes >= 3
 
-    moments = max(POINTS - writes, POINTS // 4)
-    at_writes = range(1, writes + 1) if writes + moments <= 2 * POINTS else range(1, writes + 1, -(-writes // POINTS))
+    at_writes = range(1, writes + 1, max(1, writes // POINTS))
+    moments = max(POINTS - len(at_writes), POINTS // 4)
     points = [{"stop_at": place} for place in at_writes]
     points += [{"after": whole * (place + 0.5) / moments} for place in range(moments)]
     assert len(points) >= POINTS
