@@ -141,8 +141,19 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dic
     return args, vars(parser.parse_args([]))
 
 
+def check_launcher() -> None:
+    """accelerate starts one process on a machine without GPUs, however many were asked for; it leaves these traces."""
+    several = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys()
+    if several and not {"RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"} & os.environ.keys():
+        raise UserError(
+            "accelerate started one process where several were asked for, as it does without GPUs; "
+            "add --multi_gpu after launch, which starts all of them on CPUs as well"
+        )
+
+
 def main(argv: Sequence[str] | None = None) -> int:
     args, defaults = parse_arguments(argv)
+    check_launcher()
     output: OutputDirectory = args.output_dir
     settings = {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
     writes = os.environ.get("RANK", "0") == "0"  # of several processes, one writes and speaks

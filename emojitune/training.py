@@ -20,6 +20,7 @@ import datasets
 import numpy as np
 import torch
 from peft import PeftModel
+from torch.distributed.tensor import DTensor
 from torch.nn import functional
 from tqdm import tqdm
 from transformers import EvalPrediction, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
@@ -476,9 +477,21 @@ def finished_epochs(state: TrainerState) -> list[dict[str, Any]]:
     ]
 
 
+def _gather_shards(model: torch.nn.Module) -> None:
+    """FSDP leaves each process a shard of every weight: put the whole weights back, in every process."""
+    whole: dict[torch.nn.Parameter, torch.nn.Parameter] = {}
+    for module in model.modules():
+        for name, weight in list(module.named_parameters(recurse=False)):
+            if isinstance(weight, DTensor):
+                if weight not in whole:  # input and output embeddings may be one
+                    whole[weight] = torch.nn.Parameter(weight.full_tensor().cpu(), weight.requires_grad)
+                module.register_parameter(name, whole[weight])
+
+
 def save_model(trainer: "LabelLogitsTrainer", tokenizer: Any, output: OutputDirectory) -> None:
     """Write the trained weights as a plain model into `03_model/`, and LoRA's adapter; call it in every process."""
     model = trainer.accelerator.unwrap_model(trainer.model)
+    _gather_shards(model)
     writes = trainer.is_world_process_zero()
     if isinstance(model, PeftModel):
         if writes:

@@ -77,14 +77,16 @@ def test_loss_history_has_the_point_before_training_and_each_epoch(trained):
 
 
 @pytest.mark.parametrize("method", ["lora", "full"])
-def test_the_same_seed_gives_the_same_weights_bitwise(method, prepared, tiny_model):
+def test_the_same_seed_gives_the_same_split_losses_and_weights_bitwise(method, prepared, tiny_model):
     found = set()
     for _ in range(2):
+        assert run_script("02_split_data.py", "--output-dir", prepared) == 0
         assert train(prepared, tiny_model, "--method", method, "--epochs", 1) == 0
-        found.add(weights_of(prepared))
+        files = ("02_split/train.jsonl", "02_split/validation.jsonl", "03_training/loss_history.jsonl")
+        found.add((weights_of(prepared), *(sha256_of(prepared / file) for file in files)))
     assert len(found) == 1
     assert train(prepared, tiny_model, "--method", method, "--epochs", 1, "--seed", 7) == 0
-    assert weights_of(prepared) not in found
+    assert weights_of(prepared) not in found.pop()
 
 
 def test_full_training_freezes_the_embeddings_unless_asked(prepared, tiny_model):
@@ -216,14 +218,6 @@ def test_models_that_are_not_to_be_had(name, words, prepared, capsys, monkeypatc
     said = capsys.readouterr().err
     assert words in said and said.count("\n") <= 2
     assert not (prepared / "03_model").exists()
-
-
-def test_a_pickle_is_no_model(prepared, tiny_model, tmp_path, capsys):
-    folder = tmp_path / "pickled"
-    shutil.copytree(tiny_model, folder)
-    (folder / "model.safetensors").rename(folder / "pytorch_model.bin")
-    assert train(prepared, folder) == 2
-    assert "*.safetensors" in capsys.readouterr().err
 
 
 def test_our_own_calls_raise_no_deprecation_warning(prepared, tiny_model):

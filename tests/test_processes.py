@@ -1,4 +1,4 @@
-"""Two processes train as one with the same global batch (gloo, on the CPU)."""
+"""Two processes train as one with the same global batch (gloo, on the CPU), with whole and with sharded weights."""
 
 import json
 import os
@@ -7,31 +7,56 @@ import sys
 
 import pytest
 from conftest import ROOT, run_script
+from safetensors.torch import load_file
+from torch.testing import assert_close
 
 from emojitune.artifacts import OutputDirectory, checked_record
 
 SCRIPT = "03_train_model.py"
+ACCELERATE = [sys.executable, "-m", "accelerate.commands.launch"]
+LAUNCHERS = {
+    "torchrun": [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2"],
+    "accelerate": [*ACCELERATE, "--multi_gpu", "--num_processes", "2"],
+    "fsdp": [*ACCELERATE, "--config_file", "examples/fsdp.yaml", "tests/fsdp_on_cpu.py"],
+}
 
 
-@pytest.mark.parametrize("method", ["lora", "full"])
-def test_two_processes_equal_one_with_the_same_global_batch(method, prepared, tiny_model):
+def launch(command: list[object]) -> subprocess.CompletedProcess:
+    return subprocess.run(
+        [str(part) for part in command],
+        cwd=ROOT, capture_output=True, encoding="utf-8", env={**os.environ, "OMP_NUM_THREADS": "1"},
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("launcher", "method"), [("accelerate", "lora"), ("torchrun", "full"), ("fsdp", "lora"), ("fsdp", "full")]
+)
+def test_two_processes_equal_one_with_the_same_global_batch(launcher, method, prepared, tiny_model):
     flags = ["--model", tiny_model, "--method", method, "--epochs", 3, "--learning-rate", 1e-3]
-    losses = []
+    runs, weights = [], []
     for processes, batch_size in ((1, 8), (2, 4)):
         arguments = [*flags, "--output-dir", prepared, "--batch-size", batch_size]
         if processes == 1:
             assert run_script(SCRIPT, *arguments) == 0
         else:
-            launch = [sys.executable, "-m", "torch.distributed.run", "--nproc_per_node", "2", SCRIPT]
-            done = subprocess.run(
-                [str(part) for part in (*launch, *arguments)],
-                cwd=ROOT, capture_output=True, encoding="utf-8", env={**os.environ, "OMP_NUM_THREADS": "1"},
-            )  # fmt: skip
+            done = launch([*LAUNCHERS[launcher], SCRIPT, *arguments])
             assert done.returncode == 0, done.stderr
             assert done.stdout.count("Best epoch") == 1  # one process speaks
-        run = checked_record(SCRIPT, OutputDirectory(prepared))
-        assert run["processes"] == processes
-        losses.append([epoch["validation_loss"] for epoch in run["epochs"]])
+        runs.append(checked_record(SCRIPT, OutputDirectory(prepared)))
+        assert runs[-1]["processes"] == processes
+        weights.append(load_file(prepared / "03_model/model.safetensors"))
         history = (prepared / "03_training/loss_history.jsonl").read_text(encoding="utf-8").splitlines()
         assert [row["epoch"] for row in map(json.loads, history) if "validation_loss" in row] == [0, 1, 2, 3]
+    losses = [[epoch["validation_loss"] for epoch in run["epochs"]] for run in runs]
     assert losses[1] == pytest.approx(losses[0], rel=1e-3)
+    assert runs[0]["best_epoch"] == runs[1]["best_epoch"]
+    assert weights[0].keys() == weights[1].keys()
+    for name, weight in weights[0].items():
+        assert_close(weights[1][name], weight, rtol=0, atol=1e-3)
+
+
+def test_accelerate_without_gpus_says_how_to_start_several(prepared, tiny_model):
+    done = launch([*ACCELERATE, "--num_processes", 2, SCRIPT, "--model", tiny_model, "--output-dir", prepared])
+    assert done.returncode != 0
+    assert "add --multi_gpu" in done.stderr
+    assert not (prepared / "03_training").exists()
