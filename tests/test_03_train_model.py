@@ -30,7 +30,7 @@ def test_help_needs_no_torch():
         [sys.executable, "-c", checked.replace("; ", "\n    ")], cwd=ROOT, capture_output=True, text=True
     )
     assert done.returncode == 0, done.stderr
-    assert "default: 2e-4" in " ".join(done.stdout.split())
+    assert "default: 5e-4" in " ".join(done.stdout.split())
 
 
 def test_writes_exactly_these_files(trained):
@@ -60,7 +60,7 @@ def test_writes_exactly_these_files(trained):
 
 def test_run_record_holds_what_it_takes_to_do_it_again(trained, tiny_model):
     run = json.loads((trained / "03_training/run.json").read_text(encoding="utf-8"))
-    assert run["settings"]["epochs"] == 2 and run["settings"]["learning_rate"] == 2e-4 and run["settings"]["seed"] == 42
+    assert run["settings"]["epochs"] == 2 and run["settings"]["learning_rate"] == 5e-4 and run["settings"]["seed"] == 42
     assert run["base_model"] == {"name": str(tiny_model), "weights": run["base_model"]["weights"]}
     assert run["base_model"]["weights"]["model.safetensors"]["sha256"] == sha256_of(tiny_model / "model.safetensors")
     assert run["best_epoch"] in (1, 2) and len(run["epochs"]) == 2 and run["ended"] == "finished"
