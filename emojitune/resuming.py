@@ -1,7 +1,9 @@
 """Going on with a run that was interrupted, and making room for a new one."""
 
+import json
 import shutil
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 from emojitune.artifacts import OutputDirectory, UserError, read_json, read_jsonl, write_json, write_jsonl
@@ -28,11 +30,33 @@ def last_checkpoint(output: OutputDirectory, again: str) -> Path:
     found = [
         folder
         for folder in output.checkpoints.glob("checkpoint-*")
-        if folder.name.removeprefix("checkpoint-").isdecimal() and (folder / "trainer_state.json").is_file()
+        if folder.name.removeprefix("checkpoint-").isdecimal() and _is_whole(folder)
     ]
     if not found:
-        raise UserError(f"{output.checkpoints} holds no checkpoint to resume from; start the run with: {again}")
+        raise UserError(
+            f"{output.checkpoints} holds no checkpoint to resume from, or none that is whole; "
+            f"start the run with: {again}"
+        )
     return max(found, key=lambda folder: int(folder.name.removeprefix("checkpoint-")))
+
+
+def _is_whole(folder: Path) -> bool:
+    """Whether all of a checkpoint can be read. `weights_only` runs no code, whatever the files hold."""
+    import torch
+    from safetensors import SafetensorError, safe_open
+    from transformers.trainer_pt_utils import safe_globals
+
+    try:
+        json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
+        for path in folder.glob("*.safetensors"):
+            with safe_open(path, "pt"):
+                pass
+        with safe_globals():
+            for path in [*folder.glob("*.pt"), *folder.glob("*.pth")]:
+                torch.load(path, map_location="cpu", weights_only=True)
+    except (OSError, ValueError, RuntimeError, EOFError, SafetensorError, UnpicklingError):
+        return False
+    return True
 
 
 def resumed_settings(

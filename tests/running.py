@@ -20,6 +20,9 @@ from conftest import run_script
 
 from emojitune.artifacts import sha256_of
 
+# What the forked process says first: from here on a signal hits the script, before it would hit this harness.
+READY = b"\0"
+
 WRITING = ("os.rename", "os.mkdir", "os.remove", "os.rmdir")
 
 SERVER = multiprocessing.get_context("forkserver" if sys.platform != "win32" else "spawn")
@@ -57,6 +60,7 @@ def _run(script: str, argv: list[str], said: Connection, stop_at: int | None, si
 
     if stop_at is None or stop_at > 0:
         sys.addaudithook(watch)
+    os.write(said.fileno(), READY)
     try:
         status = run_script(script, *argv)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here on it would hit this harness, not the script
@@ -81,16 +85,18 @@ class Runner:
     ) -> tuple[int | None, float]:
         """The exit status (minus the signal, when that ended it), and how long it took after the signal, or in all.
 
-        `stop_at` sends the signal at that write (0: never; None: count the writes), `after` at that many seconds.
+        `stop_at` sends the signal at that write (0: never; None: count the writes), `after` at that many seconds from
+        the script's beginning.
         """
         reader, writer = SERVER.Pipe(duplex=False)  # no file: a full disk must not swallow what is said
         arguments = (self.script, self.argv, writer, stop_at, int(signum), setting)
         process = SERVER.Process(target=_run, args=arguments)
         pieces: list[bytes] = []
-        listener = threading.Thread(target=lambda: pieces.extend(iter(lambda: os.read(reader.fileno(), 65536), b"")))
-        start = time.monotonic()
         process.start()
         writer.close()
+        assert os.read(reader.fileno(), 1) == READY
+        start = time.monotonic()
+        listener = threading.Thread(target=lambda: pieces.extend(iter(lambda: os.read(reader.fileno(), 65536), b"")))
         listener.start()
         if after is not None:
             process.join(after)
