@@ -133,7 +133,7 @@ EVALUATION, CHAT = "05_test_base.py", "06_test_finetuned_single.py"
 RECORDS = {
     "01_data/report.json": (DATA, SPLIT),
     "02_split/split.json": (SPLIT, TRAIN),
-    "03_training/run.json": (TRAIN, PLOT),
+    "03_training/run.json": (TRAIN, CHAT),
 }
 FILES = {
     "01_data/dataset.jsonl": (DATA, SPLIT),
