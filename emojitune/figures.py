@@ -301,6 +301,7 @@ def draw_learning_curve(points: Sequence[dict[str, Any]], epochs: int, replies: 
     axes.set_xscale("log", base=2)
     axes.set_xticks(sizes, [str(size) for size in sizes])
     axes.minorticks_off()
+    axes.margins(x=0.1)  # room for the words at the first point
     axes.set_ylim(0, 100)
     axes.set_xlabel("training samples a label")
     axes.set_ylabel("exact accuracy, %")
