@@ -62,8 +62,8 @@ def _run(script: str, argv: list[str], said: Connection, stop_at: int | None, si
 
     if stop_at is None or stop_at > 0:
         sys.addaudithook(watch)
-    os.write(said.fileno(), READY)
     try:
+        os.write(said.fileno(), READY)
         status = run_script(script, *argv)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here on it would hit this harness, not the script
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
