@@ -333,6 +333,10 @@ def main(argv: Sequence[str] | None = None) -> int:
             if not (args.keep_checkpoints or stop.asked):
                 shutil.rmtree(output.checkpoints, ignore_errors=True)
 
+        if trainer.accelerator.num_processes > 1:
+            trainer.accelerator.wait_for_everyone()
+            trainer.accelerator.end_training()  # left to the exit, gloo's threads abort the process now and then
+
         # ---- say what was written, and what is next ------------------------------------------------------------
         say(
             f"Best epoch {best['epoch']}: on validation, loss of the labels {best['label_loss']:.3f}, "
