@@ -67,8 +67,8 @@ def _run(script: str, argv: list[str], said: Connection, stop_at: int | None, si
         status = run_script(script, *argv)
         signal.signal(signal.SIGINT, signal.SIG_IGN)  # from here on it would hit this harness, not the script
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
-    except KeyboardInterrupt:
-        status = 130
+    except KeyboardInterrupt as interrupt:  # between the script's last line and the two above
+        status = 143 if interrupt.args == ("SIGTERM",) else 130
     sys.stdout.flush()
     sys.stderr.flush()
     if stop_at is None:
