@@ -30,6 +30,7 @@ from emojitune.artifacts import (
     write_json,
 )
 from emojitune.command_line import add_output_dir, exit_status, model_name, number
+from emojitune.launching import missing_processes, start_processes
 
 SCRIPT = "03_train_model.py"
 
@@ -144,19 +145,10 @@ def parse_arguments(argv: Sequence[str] | None) -> tuple[argparse.Namespace, dic
     return args, vars(parser.parse_args([]))
 
 
-def check_launcher() -> None:
-    """accelerate starts one process on a machine without GPUs, however many were asked for; it leaves these traces."""
-    several = {"ACCELERATE_MIXED_PRECISION", "MASTER_ADDR"} <= os.environ.keys()
-    if several and not {"RANK", "PMI_RANK", "OMPI_COMM_WORLD_RANK"} & os.environ.keys():
-        raise UserError(
-            "accelerate started one process where several were asked for, as it does without GPUs; "
-            "add --multi_gpu after launch, which starts all of them on CPUs as well"
-        )
-
-
 def main(argv: Sequence[str] | None = None) -> int:
     args, defaults = parse_arguments(argv)
-    check_launcher()
+    if processes := missing_processes():
+        return start_processes(processes, Path(__file__), sys.argv[1:] if argv is None else argv)
     output: OutputDirectory = args.output_dir
     settings = {name: value for name, value in vars(args).items() if name not in NOT_SETTINGS}
     writes = os.environ.get("RANK", "0") == "0"  # of several processes, one writes and speaks
@@ -174,10 +166,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         import torch  # from here on it takes seconds
 
         from emojitune import model as models
+        from emojitune.frozen import hold_in_bf16
 
         # ---- the model -----------------------------------------------------------------------------------------
-        # First, before more is imported: reading bf16 weights into fp32 takes half a gigabyte more for a moment.
-        # They stay in fp32, with bf16 only the arithmetic is rounded: a small step would vanish in bf16 weights.
         if args.resume:
             settings = resuming.resumed_settings(output, settings, defaults, inputs, command(SCRIPT, output))
             args = argparse.Namespace(**{**vars(args), **settings})
@@ -185,7 +176,16 @@ def main(argv: Sequence[str] | None = None) -> int:
         base = models.find_base_model(args.model)
         device = models.choose_device()
         bf16 = models.choose_dtype(device) == torch.bfloat16
-        model = models.load_model(base.folder, torch.device("cpu"), torch.float32)
+        # Weights that learn are in fp32, with bf16 only the arithmetic is rounded: a small step would vanish in bf16
+        # weights. On a CPU, frozen ones stay as they come. FSDP wants all of one kind, and saves memory in its own way.
+        as_they_come = device.type == "cpu" and not models.shards_weights()
+        model = models.load_model(base.folder, torch.device("cpu"), "auto" if as_they_come else torch.float32)
+        if args.method == "lora":
+            model.requires_grad_(False)
+        elif not args.train_embeddings:
+            model.get_input_embeddings().weight.requires_grad_(False)
+        if as_they_come:
+            hold_in_bf16(model)
         tokenizer = models.load_tokenizer(base.folder)
         models.give_back_memory()
         precision = "bf16" if bf16 else "fp32"
@@ -209,8 +209,6 @@ def main(argv: Sequence[str] | None = None) -> int:
                 target_modules="all-linear",
                 task_type="CAUSAL_LM",
             )
-        elif not args.train_embeddings:
-            model.get_input_embeddings().weight.requires_grad_(False)
 
         # ---- the trainer ---------------------------------------------------------------------------------------
         train_messages = training.without_some_systems(train_rows, args.system_dropout, args.seed)

@@ -98,7 +98,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 loading.load_base(base_name, args.verify) if name == "base" else loading.load_finetuned(output, run)
             )
             print(f"The {speaker.name} model, weights {speaker.weights[:12]}")
-            with tqdm(total=len(items), desc="predicting", unit="reply") as bar:
+            with tqdm(total=2 * len(items), desc="predicting, restricted and free", unit="reply") as bar:
                 predictions[name] = evaluation.predict(speaker, items, labels, bar.update)
             results[name] = {
                 "model": speaker.name,
@@ -109,7 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "floor": floor,
             }
             if not args.quick:
-                results[name] |= in_other_settings(speaker, validation, items, labels, system)
+                results[name] |= in_other_settings(speaker, validation, items, predictions[name], labels, system)
             del speaker
         if run:
             results["finetuned"]["against_base"] = evaluation.compare(predictions["base"], predictions["finetuned"])
@@ -138,12 +138,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def in_other_settings(speaker, validation: list, items: list, labels: list[str], system: str | None) -> dict:
-    """The same model in running conversations, and with other system prompts."""
+def in_other_settings(
+    speaker, validation: list, items: list, predictions: list, labels: list[str], system: str | None
+) -> dict:
+    """The same model in running conversations, and with other system prompts than that of the `predictions`."""
     from tqdm import tqdm
 
     from emojitune import evaluation
-    from emojitune.metrics import rate_of
 
     own = evaluation.own_turns(validation)
     strung = evaluation.strung_together(validation, CONVERSATIONS)
@@ -152,22 +153,24 @@ def in_other_settings(speaker, validation: list, items: list, labels: list[str],
             "multi_turn_samples": evaluation.converse(speaker, own, system, bar.update),
             "strung_together": evaluation.converse(speaker, strung, system, bar.update),
         }
-    prompts = {}
-    single = [item for item in items if item.turn == 1]
+    single = [(item, prediction) for item, prediction in zip(items, predictions, strict=True) if item.turn == 1]
     if speaker.name == "base":  # it answers no emoji whatever it is asked; a few show that
         single = single[:BASE_SAMPLES]
-    settings = {"training": system, "none": None, "reworded": evaluation.REWORDED_SYSTEM_PROMPT}
-    with tqdm(total=len(settings) * len(single), desc="other system prompts", unit="reply") as bar:
-        for name, prompt in settings.items():
-            changed = evaluation.with_system(single, prompt)
-            found = evaluation.predict(speaker, changed, labels, bar.update)
-            scored = evaluation.score(found, labels)
-            prompts[name] = {
-                "system": prompt,
-                "exact_accuracy": scored["exact_accuracy"],
-                "format_rate": scored["format_rate"],
-                "restricted_exact_accuracy": rate_of([p.choice == p.label for p in found]),
-            }
+    found = {"training": (system, [prediction for _, prediction in single])}
+    others = {"none": None, "reworded": evaluation.REWORDED_SYSTEM_PROMPT}
+    with tqdm(total=2 * len(others) * len(single), desc="other system prompts", unit="reply") as bar:
+        for name, prompt in others.items():
+            changed = evaluation.with_system([item for item, _ in single], prompt)
+            found[name] = (prompt, evaluation.predict(speaker, changed, labels, bar.update))
+    prompts = {}
+    for name, (prompt, answers) in found.items():
+        scored = evaluation.score(answers, labels)
+        prompts[name] = {
+            "system": prompt,
+            "exact_accuracy": scored["exact_accuracy"],
+            "format_rate": scored["format_rate"],
+            "restricted_exact_accuracy": scored["restricted"]["exact_accuracy"],
+        }
     return {"context": context, "system_prompts": prompts}
 
 

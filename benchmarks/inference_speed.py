@@ -21,7 +21,7 @@ from emojitune.artifacts import checked_record, read_jsonl
 from emojitune.chat import Generation, prompt_tokens
 from emojitune.command_line import output_directory
 from emojitune.dataset import load_samples
-from emojitune.evaluation import choose_labels, items_of
+from emojitune.evaluation import Item, items_of, restricted
 from emojitune.loading import Speaker, load_base, load_finetuned
 from emojitune.model import quiet_transformers, stop_tokens
 
@@ -44,6 +44,12 @@ def one_by_one(speaker: Speaker, prompts: list[list[int]]) -> list[str]:
     return replies
 
 
+def choices(speaker: Speaker, items: list[Item], labels: list[str]) -> list[str]:
+    """The likeliest label for each item."""
+    prompts = [prompt_tokens(speaker.tokenizer, item.messages) for item in items]
+    return [max(row, key=row.__getitem__) for row in restricted(speaker, prompts, labels, lambda _: None)]
+
+
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--replies", type=int, default=100)
@@ -56,14 +62,14 @@ def main() -> None:
     share = len(items) // ROUNDS
     for name in ("base", "finetuned"):
         speaker = load_base(run["base_model"]["name"]) if name == "base" else load_finetuned(output, run)
-        choose_labels(speaker, items[:8], run["labels"], lambda _: None)
+        choices(speaker, items[:8], run["labels"])
         one_by_one(speaker, [prompt_tokens(speaker.tokenizer, items[0].messages)])
         rates: list[list[float]] = [[], []]
         same = 0
         for number in tqdm(range(ROUNDS), unit="round", desc=speaker.name):
             part = items[number * share : (number + 1) * share]
             start = time.perf_counter()
-            choices = choose_labels(speaker, items, run["labels"], lambda _: None)  # the whole file, as step 5 does
+            chosen = choices(speaker, items, run["labels"])  # the whole file, as step 5 does
             rates[0].append(len(items) / (time.perf_counter() - start))
             start = time.perf_counter()
             prompts = [prompt_tokens(speaker.tokenizer, item.messages) for item in part]
@@ -71,7 +77,7 @@ def main() -> None:
             rates[1].append(share / (time.perf_counter() - start))
             same += sum(
                 reply == choice
-                for reply, choice in zip(replies, choices[number * share : (number + 1) * share], strict=True)
+                for reply, choice in zip(replies, chosen[number * share : (number + 1) * share], strict=True)
             )
         ratios = sorted(fast / slow for fast, slow in zip(*rates, strict=True))
         print(

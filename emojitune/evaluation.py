@@ -10,6 +10,7 @@ from emojitune.dataset import Sample, printable
 from emojitune.emotions import emojis_in, emotion_group, is_single_emoji
 from emojitune.loading import Speaker
 from emojitune.metrics import calibration_error, macro_f1, mcnemar, rate_of
+from emojitune.model import quick_products
 
 # The system prompt that nobody trained with: the same task in other words.
 REWORDED_SYSTEM_PROMPT = "次の文の気持ちに合う絵文字を一つだけ答えて"
@@ -17,7 +18,9 @@ REWORDED_SYSTEM_PROMPT = "次の文の気持ちに合う絵文字を一つだけ
 # Long enough for every emoji with its end of turn, and to show how the base model rambles.
 REPLY = Generation(max_new_tokens=12)
 
-BATCH = 16  # prompts that go through the model at once
+# Prompts that go through the model at once: for free replies as rows, which are filled up to the longest, and for
+# restricted ones as one prefix tree, in which each looks at all others. Of 16, 32, 48 and 96, 48 was the fastest.
+BATCH, RESTRICTED_BATCH = 16, 48
 
 CONTEXT_TURNS = 5  # how long the running conversations are
 
@@ -83,41 +86,39 @@ def with_system(items: Iterable[Item], system: str | None) -> list[Item]:
 def predict(
     speaker: Speaker, items: Sequence[Item], labels: Sequence[str], progress: Callable[[int], None]
 ) -> list[Prediction]:
-    """A prediction for each item, in batches; `progress` hears how many are done."""
+    """A prediction for each item; `progress` hears how many replies are done, of two for each item."""
     prompts = [prompt_tokens(speaker.tokenizer, item.messages) for item in items]
-    predictions: dict[int, Prediction] = {}
-    for batch in batches_by_length(prompts):
-        chosen = [prompts[index] for index in batch]
-        replies = generate(speaker.model, speaker.tokenizer, chosen, REPLY)
-        probabilities = label_probabilities(speaker.model, speaker.tokenizer, chosen, labels).tolist()
-        for index, reply, row in zip(batch, replies, probabilities, strict=True):
-            item = items[index]
-            choice = labels[max(range(len(labels)), key=row.__getitem__)]
-            predictions[index] = Prediction(
-                item.text, item.label, item.turn, printable(reply), choice, dict(zip(labels, row, strict=True))
-            )
+    rows = restricted(speaker, prompts, labels, progress)
+    replies = [""] * len(items)
+    for batch in batches_by_length(prompts, BATCH):
+        found = generate(speaker.model, speaker.tokenizer, [prompts[index] for index in batch], REPLY)
+        for index, reply in zip(batch, found, strict=True):
+            replies[index] = printable(reply)
         progress(len(batch))
-    return [predictions[index] for index in range(len(items))]
+    return [
+        Prediction(item.text, item.label, item.turn, reply, max(row, key=row.__getitem__), row)
+        for item, reply, row in zip(items, replies, rows, strict=True)
+    ]
 
 
-def choose_labels(
-    speaker: Speaker, items: Sequence[Item], labels: Sequence[str], progress: Callable[[int], None]
-) -> list[str]:
-    """The likeliest label for each item: restricted replies only, several times faster than `predict`."""
-    prompts = [prompt_tokens(speaker.tokenizer, item.messages) for item in items]
-    choices = [""] * len(items)
-    for batch in batches_by_length(prompts):
-        rows = label_probabilities(speaker.model, speaker.tokenizer, [prompts[index] for index in batch], labels)
-        for index, best in zip(batch, rows.argmax(1).tolist(), strict=True):
-            choices[index] = labels[best]
+def restricted(
+    speaker: Speaker, prompts: Sequence[Sequence[int]], labels: Sequence[str], progress: Callable[[int], None]
+) -> list[dict[str, float]]:
+    """The probability of each label as the reply to each prompt, given that the reply is one of the labels."""
+    rows: list[dict[str, float]] = [{}] * len(prompts)
+    for batch in batches_by_length(prompts, RESTRICTED_BATCH):
+        with quick_products(speaker.model.device):
+            found = label_probabilities(speaker.model, speaker.tokenizer, [prompts[index] for index in batch], labels)
+        for index, row in zip(batch, found.tolist(), strict=True):
+            rows[index] = dict(zip(labels, row, strict=True))
         progress(len(batch))
-    return choices
+    return rows
 
 
-def batches_by_length(prompts: Sequence[Sequence[int]]) -> list[list[int]]:
+def batches_by_length(prompts: Sequence[Sequence[int]], size: int) -> list[list[int]]:
     """Indices of prompts in batches of similar length: little padding, and the same batches every time."""
     order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
-    return [order[start : start + BATCH] for start in range(0, len(order), BATCH)]
+    return [order[start : start + size] for start in range(0, len(order), size)]
 
 
 # ---- scoring -------------------------------------------------------------------------------------------------------
@@ -241,7 +242,7 @@ def converse(
             histories[index].append({"role": "user", "content": conversations[index][turn][0]})
         prompts = [prompt_tokens(speaker.tokenizer, histories[index]) for index in active]
         exact, repeated = [], []
-        for batch in batches_by_length(prompts):
+        for batch in batches_by_length(prompts, BATCH):
             replies = generate(speaker.model, speaker.tokenizer, [prompts[place] for place in batch], REPLY)
             for place, reply in zip(batch, replies, strict=True):
                 index = active[place]

@@ -279,8 +279,10 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-def load_model(folder: Path, device: "torch.device", dtype: "torch.dtype") -> "PreTrainedModel":
-    """The model of a folder, on `device` in `dtype`, for evaluation. Only safetensors, and no code from the folder."""
+def load_model(folder: Path, device: "torch.device", dtype: "torch.dtype | str") -> "PreTrainedModel":
+    """The model of a folder, on `device` in `dtype` ("auto": as it is in the files), ready to evaluate.
+
+    Only safetensors, and no code from the folder."""
     from transformers import AutoModelForCausalLM
 
     try:
@@ -304,6 +306,24 @@ def give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
+@contextlib.contextmanager
+def quick_products(device: "torch.device") -> Iterator[None]:
+    """Within the block, a CPU that multiplies bf16 by itself does so, where it would multiply fp32.
+
+    Matrices are rounded to bf16 on their way into a product and summed up in fp32; all else stays in fp32. Other CPUs
+    and GPUs are left as they are.
+    """
+    import torch
+
+    before = torch.get_float32_matmul_precision()
+    if device.type == "cpu":
+        torch.set_float32_matmul_precision("medium")
+    try:
+        yield
+    finally:
+        torch.set_float32_matmul_precision(before)
+
+
 def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     """The id of <end_of_turn>, or None where the tokenizer has no such token."""
     token = tokenizer.convert_tokens_to_ids(END_OF_TURN)
@@ -321,6 +341,11 @@ def choose_device() -> "torch.device":
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def shards_weights() -> bool:
+    """Whether accelerate was told to share the weights out over processes (FSDP)."""
+    return os.environ.get("ACCELERATE_USE_FSDP", "").lower() in ("1", "true")
 
 
 def choose_dtype(device: "torch.device") -> "torch.dtype":
