@@ -14,7 +14,7 @@ from emojitune.chat import (
     prompt_tokens,
 )
 from emojitune.emotions import LABELS
-from emojitune.model import load_model, token_lengths
+from emojitune.model import load_model, quick_products, token_lengths
 
 
 @pytest.fixture(scope="module")
@@ -78,6 +78,17 @@ def test_label_probabilities_are_those_of_whole_sequences(model, tokenizer):
                 logits = model(torch.tensor([prompt + sequence])).logits[0].double().log_softmax(-1)
             scores.append(sum(logits[len(prompt) - 1 + i, token] for i, token in enumerate(sequence)))
         assert torch.allclose(row, torch.stack(scores).softmax(0), atol=1e-5)
+
+
+def test_quick_products_stay_close_and_end_with_the_block(model, tokenizer):
+    prompts = [prompt_tokens(tokenizer, conversation(text)) for text in ("今日は最高", "もう無理、帰りたい")]
+    exact = label_probabilities(model, tokenizer, prompts, LABELS)
+    before = torch.get_float32_matmul_precision()
+    with quick_products(torch.device("cpu")):
+        quick = label_probabilities(model, tokenizer, prompts, LABELS)
+    assert torch.allclose(quick, exact, atol=0.01)
+    assert torch.get_float32_matmul_precision() == before
+    assert label_probabilities(model, tokenizer, prompts, LABELS).equal(exact)
 
 
 def test_only_the_frowning_face_has_two_tokens(tokenizer):
