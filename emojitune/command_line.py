@@ -65,35 +65,48 @@ def exit_status(main: Callable[[Sequence[str] | None], int | None], argv: Sequen
     _terminate_like_interrupt()
     try:
         return main(argv) or 0
-    except UserError as error:
-        return _say(str(error))
-    except KeyboardInterrupt as interrupt:
-        print(file=sys.stderr)
-        return 143 if interrupt.args == ("SIGTERM",) else 130
     except BrokenPipeError:
         # The reader of our output went away (`| head`): nothing to tell, nobody to tell it to.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
-    except OSError as error:
-        return _say(_about_the_machine(error))
-    except Exception as error:  # libraries in C++ and Rust have errors of their own for what befalls a machine
-        if isinstance(error, MemoryError) or _says(error, "out of memory", "can't allocate memory"):
-            return _say(
-                "the memory of this machine does not suffice; lower it with a smaller --batch-size, "
-                "or with --gradient-checkpointing in training"
-            )
-        if _says(error, "No space left", "File too large", "quota exceeded", "failed writing", "unexpected pos"):
-            return _say(_about_the_machine(OSError(errno.ENOSPC, "")))
-        raise
+    except (Exception, KeyboardInterrupt) as error:
+        interrupt = _interrupt_behind(error)
+        if interrupt:
+            print(file=sys.stderr)
+            return 143 if interrupt.args == ("SIGTERM",) else 130
+        sentence = _sentence_about(error)
+        if not sentence:
+            raise
+        print(f"error: {sentence}", file=sys.stderr)
+        return 2
+
+
+def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
+    """The interrupt that came, be it that a library failed at cleaning up after it and raised an error of its own."""
+    while error is not None and not isinstance(error, KeyboardInterrupt):
+        error = error.__context__
+    return error
+
+
+def _sentence_about(error: Exception) -> str | None:
+    """What the user can mend, or None for a bug of ours."""
+    if isinstance(error, UserError):
+        return str(error)
+    if isinstance(error, OSError):
+        return _about_the_machine(error)
+    # Libraries in C++ and Rust have errors of their own for what befalls a machine.
+    if isinstance(error, MemoryError) or _says(error, "out of memory", "can't allocate memory"):
+        return (
+            "the memory of this machine does not suffice; lower it with a smaller --batch-size, "
+            "or with --gradient-checkpointing in training"
+        )
+    if _says(error, "No space left", "File too large", "quota exceeded", "failed writing", "unexpected pos"):
+        return _about_the_machine(OSError(errno.ENOSPC, ""))
+    return None
 
 
 def _says(error: Exception, *texts: str) -> bool:
     return any(text in str(error) for text in texts)
-
-
-def _say(sentence: str) -> int:
-    print(f"error: {sentence}", file=sys.stderr)
-    return 2
 
 
 def _about_the_machine(error: OSError) -> str:

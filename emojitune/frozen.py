@@ -39,11 +39,10 @@ def hold_in_bf16(model: nn.Module) -> int:
 
 
 def widen(model: nn.Module) -> None:
-    """Hold every weight in float32 again, in the way that the layers themselves compute with them."""
+    """Hold in float32 again what `hold_in_bf16` changed, with the layers' own way to compute."""
     for module in model.modules():
-        if isinstance(module, nn.Linear | nn.Embedding):
-            vars(module).pop("forward", None)
-    model.float()
+        if isinstance(module, nn.Linear | nn.Embedding) and vars(module).pop("forward", None):
+            module.weight.data = module.weight.data.float()
 
 
 def _exact_in_bf16(weight: torch.Tensor) -> bool:
