@@ -139,7 +139,7 @@ def label_probabilities(
         logits = model(**tree.model_inputs(model.device, model.dtype), use_cache=False).logits
     wanted = sorted({token for sequence in sequences for token in sequence})
     log_probabilities = logits[:, wanted].double()
-    # What normalises the first token is the same for all labels of a prompt, and cancels: a sixth of the time saved.
+    # What normalises the first token is the same for all labels of a prompt, and cancels.
     later = torch.tensor([bool(beginning) for beginning in beginnings] * len(prompts), device=model.device)
     log_probabilities[later] -= logits[later].float().logsumexp(-1, keepdim=True)
     log_probabilities = log_probabilities.cpu().view(len(prompts), len(beginnings), len(wanted))

@@ -1,8 +1,8 @@
 """Weights that do not learn, held in half the memory: as the bfloat16 that they came in, computed with in float32.
 
 Nothing is rounded: only weights that bfloat16 holds exactly are changed, and each is widened again, a piece at a time,
-when it is multiplied. On a CPU that costs next to nothing beside the multiplication, and for the output layer, whose
-168 M weights have to come out of memory for a handful of tokens, it takes half of the time.
+when it is multiplied. It saves half a gigabyte of Gemma, and costs some time: training steps took 2 to 4 % longer, the
+output layer forward and backward some 15 % (2 cores, medians).
 """
 
 import copy
@@ -13,8 +13,7 @@ import torch
 from torch import nn
 from torch.nn import functional
 
-# Rows that are widened at a time: 5 MB of Gemma's output layer, which stays in the processor's cache. Of 512 to 16,384
-# rows, 1,024 to 4,096 were the fastest and alike: 41 ms forward for 16 tokens, against 81 to 92 ms in float32.
+# Rows that are widened at a time: 5 MB of Gemma's output layer, where all of it would be 671 MB.
 _ROWS = 2048
 _LARGE = 16384  # rows from which a weight is an output layer's, widened in pieces
 
