@@ -178,7 +178,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         base = models.find_base_model(args.model)
         device = models.choose_device()
         bf16 = models.choose_dtype(device) == torch.bfloat16
-        # Weights that learn are in fp32, with bf16 only the arithmetic is rounded: a small step would vanish in bf16
+        products = models.choose_products(device)
+        # Weights that learn are in fp32, and with bf16 only the arithmetic is rounded: a small step would vanish in bf16
         # weights. On a CPU, frozen ones stay as they come. FSDP wants all of one kind, and saves memory in its own way.
         as_they_come = device.type == "cpu" and not models.shards_weights()
         model = models.load_model(base.folder, torch.device("cpu"), "auto" if as_they_come else torch.float32)
@@ -187,10 +188,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         elif not args.train_embeddings:
             model.get_input_embeddings().weight.requires_grad_(False)
         if as_they_come:
-            hold_in_bf16(model)
+            hold_in_bf16(model, products)
         tokenizer = models.load_tokenizer(base.folder)
         models.give_back_memory()
         precision = "bf16" if bf16 else "fp32"
+        if args.method == "lora" and as_they_come and products == torch.bfloat16:
+            precision += ", frozen weights multiplied in bf16,"
         say(f"Base model {base.name}: {model.num_parameters() / 1e6:.0f} M weights, {precision} on {device}")
 
         from datasets import Dataset
@@ -261,6 +264,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 peft_config=lora,
                 callbacks=callbacks,
                 end_tokens=models.stop_tokens(tokenizer),
+                products=products if as_they_come else torch.float32,
             )
         trainer.remove_callback(PrinterCallback)
         stops = models.stop_tokens(tokenizer)

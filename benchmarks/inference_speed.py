@@ -2,8 +2,10 @@
 
     uv run benchmarks/inference_speed.py [--replies 100] [--output-dir outputs]
 
-Needs steps 2 and 3. Both sides answer the same validation tweets, in rounds that alternate; `generate` stops at the end
-of the turn, or after as many tokens as the chat's default. The base model never ends its turn; the fine-tuned one does.
+Needs steps 2 and 3. All answer the same validation tweets, in rounds that alternate; `generate` stops at the end of the
+turn, or after as many tokens as the chat's default. The base model never ends its turn; the fine-tuned one does. Ours
+computes in what step 5 computes in, which is bf16 on a CPU that multiplies it by itself; `generate` in fp32, and there
+in bf16 as well.
 """
 
 import argparse
@@ -16,6 +18,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 from tqdm import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emojitune.artifacts import checked_record, read_jsonl
 from emojitune.chat import Generation, prompt_tokens
@@ -23,24 +26,24 @@ from emojitune.command_line import output_directory
 from emojitune.dataset import load_samples
 from emojitune.evaluation import Item, items_of, restricted
 from emojitune.loading import Speaker, load_base, load_finetuned
-from emojitune.model import quiet_transformers, stop_tokens
+from emojitune.model import find_base_model, load_model, quiet_transformers, stop_tokens
 
 ROUNDS = 5
 
 
-def one_by_one(speaker: Speaker, prompts: list[list[int]]) -> list[str]:
+def one_by_one(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]]) -> list[str]:
     """What the documentation of transformers shows: one prompt, one call."""
-    stops, replies = stop_tokens(speaker.tokenizer), []
+    stops, replies = stop_tokens(tokenizer), []
     for prompt in prompts:
         with torch.inference_mode(), quiet_transformers():
-            output = speaker.model.generate(
-                torch.tensor([prompt]),
-                attention_mask=torch.ones(1, len(prompt), dtype=torch.long),
+            output = model.generate(
+                torch.tensor([prompt], device=model.device),
+                attention_mask=torch.ones(1, len(prompt), dtype=torch.long, device=model.device),
                 max_new_tokens=Generation().max_new_tokens,
                 do_sample=False,
                 eos_token_id=stops,
             )
-        replies.append(speaker.tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True).strip())
+        replies.append(tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True).strip())
     return replies
 
 
@@ -60,32 +63,38 @@ def main() -> None:
     items = items_of(load_samples(read_jsonl(output.validation, "02_split_data.py", output)))
     items = [item for item in items if item.turn == 1][: args.replies]
     share = len(items) // ROUNDS
-    for name in ("base", "finetuned"):
-        speaker = load_base(run["base_model"]["name"]) if name == "base" else load_finetuned(output, run)
+    base = find_base_model(run["base_model"]["name"])
+    for folder in (base.folder, output.model):
+        speaker = load_base(base.name) if folder == base.folder else load_finetuned(output, run)
+        device, ours = speaker.model.device, speaker.model.dtype
+        stock = {dtype: load_model(folder, device, dtype) for dtype in dict.fromkeys((torch.float32, ours))}
+        prompts = [prompt_tokens(speaker.tokenizer, item.messages) for item in items]
         choices(speaker, items[:8], run["labels"])
-        one_by_one(speaker, [prompt_tokens(speaker.tokenizer, items[0].messages)])
-        rates: list[list[float]] = [[], []]
+        for model in stock.values():
+            one_by_one(model, speaker.tokenizer, prompts[:1])
+        fast: list[float] = []
+        slow: dict[torch.dtype, list[float]] = {dtype: [] for dtype in stock}
         same = 0
         for number in tqdm(range(ROUNDS), unit="round", desc=speaker.name):
-            part = items[number * share : (number + 1) * share]
+            part = slice(number * share, (number + 1) * share)
             start = time.perf_counter()
             chosen = choices(speaker, items, run["labels"])  # the whole file, as step 5 does
-            rates[0].append(len(items) / (time.perf_counter() - start))
-            start = time.perf_counter()
-            prompts = [prompt_tokens(speaker.tokenizer, item.messages) for item in part]
-            replies = one_by_one(speaker, prompts)
-            rates[1].append(share / (time.perf_counter() - start))
-            same += sum(
-                reply == choice
-                for reply, choice in zip(replies, chosen[number * share : (number + 1) * share], strict=True)
+            fast.append(len(items) / (time.perf_counter() - start))
+            for dtype, model in stock.items():
+                start = time.perf_counter()
+                replies = one_by_one(model, speaker.tokenizer, prompts[part])
+                slow[dtype].append(share / (time.perf_counter() - start))
+                if dtype == torch.float32:
+                    same += sum(reply == choice for reply, choice in zip(replies, chosen[part], strict=True))
+        print(f"{speaker.name}: restricted, in batches, {ours}: {statistics.median(fast):.1f} replies a second")
+        for dtype, rates in slow.items():
+            ratios = sorted(one / other for one, other in zip(fast, rates, strict=True))
+            print(
+                f"  generate, one by one, {dtype}: {statistics.median(rates):.1f}; ratio "
+                f"{statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f}, {ROUNDS} rounds)"
             )
-        ratios = sorted(fast / slow for fast, slow in zip(*rates, strict=True))
-        print(
-            f"{speaker.name}: restricted, in batches: {statistics.median(rates[0]):.1f} replies a second; "
-            f"generate, one by one: {statistics.median(rates[1]):.1f}; ratio {statistics.median(ratios):.1f} "
-            f"({ratios[0]:.1f} to {ratios[-1]:.1f}, {ROUNDS} rounds); the same reply in {same} of {ROUNDS * share}"
-        )
-        del speaker
+        print(f"  the same reply as in float32 in {same} of {ROUNDS * share}")
+        del speaker, stock, model
 
 
 if __name__ == "__main__":

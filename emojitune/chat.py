@@ -132,24 +132,22 @@ def label_probabilities(
     the model as one prefix tree: the system prompt once, and one more token for a label of two.
     """
     sequences = label_sequences(tokenizer, labels)
-    beginnings = sorted({tuple(sequence[:cut]) for sequence in sequences for cut in range(len(sequence))})
-    tree = prefix_tree([[*prompt, *beginning] for prompt in prompts for beginning in beginnings])
-    places = torch.tensor([path[-1] for path in tree.paths], device=model.device)
-    with logits_only_at(model, torch.zeros_like(places), places):
-        logits = model(**tree.model_inputs(model.device, model.dtype), use_cache=False).logits
     wanted = sorted({token for sequence in sequences for token in sequence})
-    log_probabilities = logits[:, wanted].double()
-    # What normalises the first token is the same for all labels of a prompt, and cancels.
-    later = torch.tensor([bool(beginning) for beginning in beginnings] * len(prompts), device=model.device)
-    log_probabilities[later] -= logits[later].float().logsumexp(-1, keepdim=True)
-    log_probabilities = log_probabilities.cpu().view(len(prompts), len(beginnings), len(wanted))
-    row = {beginning: index for index, beginning in enumerate(beginnings)}
     column = {token: index for index, token in enumerate(wanted)}
-    totals = torch.stack(
-        [
-            sum(log_probabilities[:, row[tuple(sequence[:cut])], column[token]] for cut, token in enumerate(sequence))
-            for sequence in sequences
-        ],
-        dim=1,
-    )
-    return totals.softmax(-1)
+    # The prompt itself is the last "beginning", so that the places that need all words come first.
+    beginnings = sorted({tuple(sequence[:cut]) for sequence in sequences for cut in range(len(sequence))}, reverse=True)
+    tree = prefix_tree([[*prompt, *beginning] for beginning in beginnings for prompt in prompts])
+    places = torch.tensor([path[-1] for path in tree.paths], device=model.device)
+    # What normalises the first token is the same for all labels of a prompt and cancels; that of later ones does not.
+    later = len(prompts) * (len(beginnings) - 1)
+    words = torch.tensor(wanted, device=model.device)
+    with logits_only_at(model, torch.zeros_like(places), places, later, words):
+        logits = model(**tree.model_inputs(model.device, model.dtype), use_cache=False).logits
+    log_probabilities = logits[:, words].double()
+    log_probabilities[:later] -= logits[:later].float().logsumexp(-1, keepdim=True)
+    after = dict(zip(beginnings, log_probabilities.cpu().view(len(beginnings), len(prompts), len(wanted)), strict=True))
+    totals = [
+        sum(after[tuple(sequence[:cut])][:, column[token]] for cut, token in enumerate(sequence))
+        for sequence in sequences
+    ]
+    return torch.stack(totals, dim=1).softmax(-1)

@@ -10,7 +10,6 @@ from emojitune.dataset import Sample, printable
 from emojitune.emotions import emojis_in, emotion_group, is_single_emoji
 from emojitune.loading import Speaker
 from emojitune.metrics import calibration_error, macro_f1, mcnemar, rate_of
-from emojitune.model import quick_products
 
 # The system prompt that nobody trained with: the same task in other words.
 REWORDED_SYSTEM_PROMPT = "次の文の気持ちに合う絵文字を一つだけ答えて"
@@ -18,9 +17,9 @@ REWORDED_SYSTEM_PROMPT = "次の文の気持ちに合う絵文字を一つだけ
 # Long enough for every emoji with its end of turn, and to show how the base model rambles.
 REPLY = Generation(max_new_tokens=12)
 
-# Prompts that go through the model at once: for free replies as rows, which are filled up to the longest, and for
-# restricted ones as one prefix tree, whose mask grows with the square. 16, 32 and 48 were alike in it, 96 slower.
-BATCH, RESTRICTED_BATCH = 16, 48
+# Prompts that go through the model at once: free replies as rows, which are filled up to the longest, and restricted
+# ones as one prefix tree, whose attention grows with the square of its tokens.
+BATCH = 16
 
 CONTEXT_TURNS = 5  # how long the running conversations are
 
@@ -106,9 +105,8 @@ def restricted(
 ) -> list[dict[str, float]]:
     """The probability of each label as the reply to each prompt, given that the reply is one of the labels."""
     rows: list[dict[str, float]] = [{}] * len(prompts)
-    for batch in batches_by_length(prompts, RESTRICTED_BATCH):
-        with quick_products(speaker.model.device):
-            found = label_probabilities(speaker.model, speaker.tokenizer, [prompts[index] for index in batch], labels)
+    for batch in batches_by_length(prompts, BATCH):
+        found = label_probabilities(speaker.model, speaker.tokenizer, [prompts[index] for index in batch], labels)
         for index, row in zip(batch, found.tolist(), strict=True):
             rows[index] = dict(zip(labels, row, strict=True))
         progress(len(batch))

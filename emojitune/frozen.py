@@ -1,8 +1,9 @@
-"""Weights that do not learn, held in half the memory: as the bfloat16 that they came in, computed with in float32.
+"""Weights that do not learn, held in half the memory: as the bfloat16 that they came in.
 
-Nothing is rounded: only weights that bfloat16 holds exactly are changed, and each is widened again, a piece at a time,
-when it is multiplied. It saves half a gigabyte of Gemma, and costs some time: training steps took 2 to 4 % longer, the
-output layer forward and backward some 15 % (2 cores, medians).
+No weight is rounded: only those that bfloat16 holds exactly are changed. By default each is widened again, a piece at a
+time, when it is multiplied, and results are those of float32. A CPU that multiplies bfloat16 by itself can do so
+instead: `products=torch.bfloat16` rounds what is multiplied with the weights, not what is added up. Only the output
+layer's forward pass is always widened: its logits would be rounded to an eighth, and the likeliest of them decides.
 """
 
 import copy
@@ -18,11 +19,11 @@ _ROWS = 2048
 _LARGE = 16384  # rows from which a weight is an output layer's, widened in pieces
 
 
-def hold_in_bf16(model: nn.Module) -> int:
+def hold_in_bf16(model: nn.Module, products: torch.dtype = torch.float32) -> int:
     """Hold the weights of linear and embedding layers in bf16 where they are frozen and bf16 holds them exactly.
 
-    All other weights become float32; results are those of a model that is float32 throughout. Returns the bytes that
-    this saves. `widen` takes it back.
+    All other weights become float32. `products` is what inputs and gradients are multiplied with the held weights in.
+    Returns the bytes that this saves. `widen` takes it back.
     """
     saved: dict[nn.Parameter, int] = {}  # input and output embeddings may be one
     for module in model.modules():
@@ -31,7 +32,10 @@ def hold_in_bf16(model: nn.Module) -> int:
             if holds and _exact_in_bf16(weight):
                 weight.data = weight.data.bfloat16().clone()  # out of the mapped file, so that each can go by itself
                 saved[weight] = 2 * weight.numel()
-                module.forward = functools.partial(_linear if isinstance(module, nn.Linear) else _embedding, module)
+                if isinstance(module, nn.Linear):
+                    module.forward = functools.partial(_linear, module, products)
+                else:
+                    module.forward = functools.partial(_embedding, module)
             else:
                 weight.data = weight.data.float()
     return sum(saved.values())
@@ -51,8 +55,8 @@ def _exact_in_bf16(weight: torch.Tensor) -> bool:
     )
 
 
-def _linear(module: nn.Linear, inputs: torch.Tensor) -> torch.Tensor:
-    output = _Multiply.apply(inputs, module.weight)
+def _linear(module: nn.Linear, products: torch.dtype, inputs: torch.Tensor) -> torch.Tensor:
+    output = _Multiply.apply(inputs, module.weight, products)
     return output if module.bias is None else output + module.bias
 
 
@@ -69,10 +73,11 @@ class _Multiply(torch.autograd.Function):
     """`inputs` (..., in) by a bf16 weight (out, in). Autograd by itself would keep the widened copy."""
 
     @staticmethod
-    def forward(context: Any, inputs: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
+    def forward(context: Any, inputs: torch.Tensor, weight: torch.Tensor, products: torch.dtype) -> torch.Tensor:
         context.save_for_backward(weight)
+        context.products = products
         if len(weight) <= _LARGE:
-            return functional.linear(inputs, weight.to(inputs.dtype))
+            return functional.linear(inputs.to(products), weight.to(products)).to(inputs.dtype)
         columns = inputs.reshape(-1, inputs.shape[-1]).t()
         output = columns.new_empty(len(weight), columns.shape[1])
         for rows, piece in zip(output.split(_ROWS), weight.split(_ROWS), strict=True):
@@ -80,12 +85,12 @@ class _Multiply(torch.autograd.Function):
         return output.t().reshape(*inputs.shape[:-1], len(weight))
 
     @staticmethod
-    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None]:
+    def backward(context: Any, gradient: torch.Tensor) -> tuple[torch.Tensor, None, None]:
         (weight,) = context.saved_tensors
-        if len(weight) <= _LARGE:
-            return gradient @ weight.to(gradient.dtype), None
+        if len(weight) <= _LARGE or context.products == weight.dtype:
+            return (gradient.to(context.products) @ weight.to(context.products)).to(gradient.dtype), None, None
         rows = gradient.reshape(-1, gradient.shape[-1])
         result = rows.new_zeros(len(rows), weight.shape[1])
         for part, piece in zip(rows.split(_ROWS, dim=1), weight.split(_ROWS), strict=True):
             result.addmm_(part, piece.to(gradient.dtype))
-        return result.reshape(*gradient.shape[:-1], weight.shape[1]), None
+        return result.reshape(*gradient.shape[:-1], weight.shape[1]), None, None

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emojitune import model as models
@@ -57,5 +58,24 @@ def _load(name: str, folder: Path, weights: dict[str, Any]) -> Speaker:
     device = models.choose_device()
     with ThreadPoolExecutor(1) as pool:  # side by side: each takes some three seconds
         tokenizer = pool.submit(models.load_tokenizer, folder)
-        model = models.load_model(folder, device, models.choose_dtype(device))
+        model = sharpen(models.load_model(folder, device, models.choose_products(device)))
         return Speaker(name, model, tokenizer.result(), next(iter(weights.values()))["sha256"])
+
+
+def sharpen(model: PreTrainedModel, likeliest: int = 32) -> PreTrainedModel:
+    """Let the model give its `likeliest` tokens' logits in float32, if it computes in bf16.
+
+    bf16 has eight binary digits: from 16 to 32, where the best logits are, it knows nothing between 20 and 20.125, and
+    labels would tie that are not alike.
+    """
+
+    def recompute(layer: torch.nn.Linear, inputs: tuple[torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+        top = logits.topk(min(likeliest, logits.shape[-1]), dim=-1).indices
+        exact = torch.einsum("...d,...wd->...w", inputs[0].float(), layer.weight[top].float())
+        if layer.bias is not None:
+            exact += layer.bias[top].float()
+        return logits.float().scatter(-1, top, exact)
+
+    if model.dtype == torch.bfloat16:
+        model.get_output_embeddings().register_forward_hook(recompute)
+    return model

@@ -306,24 +306,6 @@ def give_back_memory() -> None:
         ctypes.CDLL(None).malloc_trim(0)
 
 
-@contextlib.contextmanager
-def quick_products(device: "torch.device") -> Iterator[None]:
-    """Within the block, a CPU that multiplies bf16 by itself does so, where it would multiply fp32.
-
-    Matrices are rounded to bf16 on their way into a product and summed up in fp32; all else stays in fp32. Other CPUs
-    and GPUs are left as they are.
-    """
-    import torch
-
-    before = torch.get_float32_matmul_precision()
-    if device.type == "cpu":
-        torch.set_float32_matmul_precision("medium")
-    try:
-        yield
-    finally:
-        torch.set_float32_matmul_precision(before)
-
-
 def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int | None:
     """The id of <end_of_turn>, or None where the tokenizer has no such token."""
     token = tokenizer.convert_tokens_to_ids(END_OF_TURN)
@@ -355,3 +337,13 @@ def choose_dtype(device: "torch.device") -> "torch.dtype":
     if device.type == "cuda" and torch.cuda.is_bf16_supported():
         return torch.bfloat16
     return torch.float32
+
+
+def choose_products(device: "torch.device") -> "torch.dtype":
+    """What is multiplied in where a rounding does no harm: with weights that do not learn, and in replies. It is bf16
+    also on a CPU that multiplies bf16 by itself, where `choose_dtype` is fp32."""
+    import torch
+
+    if device.type == "cpu" and torch.cpu.get_capabilities().get("avx512_bf16"):
+        return torch.bfloat16
+    return choose_dtype(device)

@@ -5,6 +5,7 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
+from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -61,15 +62,41 @@ def prefix_tree(sequences: Sequence[Sequence[int]]) -> PrefixTree:
 
 
 @contextlib.contextmanager
-def logits_only_at(model: torch.nn.Module, row: torch.Tensor, column: torch.Tensor) -> Iterator[None]:
+def logits_only_at(
+    model: torch.nn.Module,
+    row: torch.Tensor,
+    column: torch.Tensor,
+    whole: int = 0,
+    words: torch.Tensor | None = None,
+) -> Iterator[None]:
     """Within the block, `model(...)` gives logits at those places only: (places, words), not (rows, length, words).
 
-    `row` and `column` are (places,). It works for every model of transformers, wrapped or not: the hidden states are
-    picked on their way into the output layer.
+    `row` and `column` are (places,). With `words`, only the first `whole` places have all logits, the others those of
+    these words and zeros elsewhere. It works for every model of transformers, wrapped or not: the hidden states are
+    picked on their way into the output layer, and what the model does with logits (Gemma 2 caps them) comes after it.
     """
     output_layer = model.get_output_embeddings()
-    hook = output_layer.register_forward_pre_hook(lambda module, inputs: (inputs[0][row, column],))
+    few: list[torch.Tensor] = []
+
+    def pick(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        states = inputs[0][row, column]
+        if words is None:
+            return (states,)
+        few.append(states[whole:])
+        return (states[:whole],)
+
+    def add_few(module: torch.nn.Linear, inputs: tuple[torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+        states = few.pop()
+        rest = logits.new_zeros(len(states), logits.shape[-1], dtype=torch.float32)
+        bias = None if module.bias is None else module.bias[words].float()
+        rest[:, words] = functional.linear(states.float(), module.weight[words].float(), bias)
+        return torch.cat([logits.float(), rest])
+
+    hooks = [output_layer.register_forward_pre_hook(pick)]
+    if words is not None:
+        hooks.append(output_layer.register_forward_hook(add_few))
     try:
         yield
     finally:
-        hook.remove()
+        for hook in hooks:
+            hook.remove()

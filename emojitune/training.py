@@ -111,12 +111,15 @@ class LabelLogitsTrainer(SFTTrainer):
     or not, and spends most of its time there. Here the output layer sees only the hidden states that predict a label;
     losses and gradients stay the same. The model is called as ever, so that LoRA, full fine-tuning, gradient
     checkpointing, DDP and FSDP work as in TRL. Evaluation adds the label loss (the loss without the tokens that only
-    end a turn) and the exact accuracy.
+    end a turn) and the exact accuracy. `end_tokens` end a turn; `products` is what frozen weights are multiplied in.
     """
 
-    def __init__(self, *args: Any, end_tokens: Sequence[int], **kwargs: Any) -> None:
+    def __init__(
+        self, *args: Any, end_tokens: Sequence[int], products: torch.dtype = torch.float32, **kwargs: Any
+    ) -> None:
         super().__init__(*args, compute_metrics=_metrics_from_sums, **kwargs)
         self._end_tokens = torch.tensor(list(end_tokens))
+        self._products = products
         self._tree_agrees: bool | None = None
         self._label_loss = _RunningMean()
 
@@ -148,7 +151,7 @@ class LabelLogitsTrainer(SFTTrainer):
                 shared, _ = self._token_losses(self.model, as_tree(inputs, self._compute_dtype))
             except (ValueError, RuntimeError, TypeError):
                 return False
-        tolerance = _SAME_LOSS.get(self._compute_dtype, 3e-2)
+        tolerance = _SAME_LOSS[torch.bfloat16 if self.args.bf16 else self._products]
         return bool((shared.sum() - plain.sum()).abs() <= tolerance * plain.sum().abs())
 
     def training_step(

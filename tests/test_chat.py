@@ -1,5 +1,7 @@
 """Prompts, generation and choices among labels, against slow and obvious ways."""
 
+import copy
+
 import pytest
 import torch
 from conftest import save_tiny_gemma
@@ -14,7 +16,9 @@ from emojitune.chat import (
     prompt_tokens,
 )
 from emojitune.emotions import LABELS
-from emojitune.model import load_model, quick_products, token_lengths
+from emojitune.loading import sharpen
+from emojitune.model import choose_dtype, choose_products, load_model, token_lengths
+from emojitune.prefix_tree import logits_only_at
 
 
 @pytest.fixture(scope="module")
@@ -80,15 +84,47 @@ def test_label_probabilities_are_those_of_whole_sequences(model, tokenizer):
         assert torch.allclose(row, torch.stack(scores).softmax(0), atol=1e-5)
 
 
-def test_quick_products_stay_close_and_end_with_the_block(model, tokenizer):
-    prompts = [prompt_tokens(tokenizer, conversation(text)) for text in ("今日は最高", "もう無理、帰りたい")]
-    exact = label_probabilities(model, tokenizer, prompts, LABELS)
-    before = torch.get_float32_matmul_precision()
-    with quick_products(torch.device("cpu")):
-        quick = label_probabilities(model, tokenizer, prompts, LABELS)
-    assert torch.allclose(quick, exact, atol=0.01)
-    assert torch.get_float32_matmul_precision() == before
-    assert label_probabilities(model, tokenizer, prompts, LABELS).equal(exact)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_some_places_give_logits_of_some_words_only(model, dtype):
+    model = copy.deepcopy(model).to(dtype)
+    tokens = torch.arange(10, 22).reshape(2, 6)
+    row, column, words = torch.tensor([1, 0, 0]), torch.tensor([2, 5, 0]), torch.tensor([7, 3, 250])
+    with torch.no_grad():
+        plain = model(tokens).logits[row, column].float()
+        with logits_only_at(model, row, column, 1, words):
+            some = model(tokens).logits
+        assert model(tokens).logits.shape[:2] == tokens.shape  # the hooks are gone
+    assert some.shape == plain.shape
+    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
+    torch.testing.assert_close(some[0], plain[0], **tolerance)
+    torch.testing.assert_close(some[1:, words], plain[1:, words], **tolerance)
+    others = torch.ones(plain.shape[-1], dtype=torch.bool).index_fill_(0, words, False)
+    assert not some[1:, others].any()
+
+
+def test_bf16_does_not_tie_the_likeliest_tokens(model):
+    model = copy.deepcopy(model).bfloat16()
+    weight = model.get_output_embeddings().weight
+    weight.data = weight.data * 200  # logits as large as a trained model's
+    tokens = torch.arange(10, 22).reshape(2, 6)
+    with torch.no_grad():
+        states = model.model(tokens).last_hidden_state.float()
+        rounded = model(tokens).logits
+        sharp = sharpen(model)(tokens).logits
+    exact = states @ weight.float().T
+    assert exact.abs().max() > 16
+    top = exact.topk(2).indices
+    torch.testing.assert_close(sharp.gather(-1, top), exact.gather(-1, top), rtol=1e-5, atol=1e-4)
+    assert not torch.allclose(rounded.float().gather(-1, top), exact.gather(-1, top), rtol=1e-5, atol=1e-4)
+    assert sharp.argmax(-1).equal(exact.argmax(-1))
+
+
+def test_a_cpu_answers_in_bf16_only_if_it_multiplies_it(monkeypatch):
+    cpu = torch.device("cpu")
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"avx512_bf16": True})
+    assert (choose_products(cpu), choose_dtype(cpu)) == (torch.bfloat16, torch.float32)
+    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"architecture": "aarch64"})
+    assert choose_products(cpu) == torch.float32
 
 
 def test_only_the_frowning_face_has_two_tokens(tokenizer):

@@ -1,5 +1,7 @@
 """Frozen weights held in bf16 give what float32 gives, in half the memory."""
 
+import copy
+
 import pytest
 import torch
 from transformers import AutoModelForCausalLM
@@ -52,3 +54,24 @@ def test_what_bf16_cannot_hold_or_what_learns_stays_in_fp32(model):
     assert inexact.dtype == torch.float32
     assert model.model.layers[1].mlp.down_proj.weight.dtype == torch.bfloat16
     assert {weight.dtype for weight in model.model.layers[0].parameters()} == {torch.float32}
+
+
+def test_bf16_products_are_rounded_and_no_more(model):
+    logits, loss, gradients = loss_and_gradients(model)
+    hold_in_bf16(model, torch.bfloat16)
+    held_logits, held_loss, held_gradients = loss_and_gradients(model)
+    assert held_logits.dtype == torch.float32 and not held_logits.equal(logits)
+    torch.testing.assert_close(held_loss, loss, rtol=1e-2, atol=0)
+    for held, plain in zip(held_gradients, gradients, strict=True):
+        assert held.dtype == torch.float32
+        assert (held - plain).norm() < 0.03 * plain.norm()
+    widen(model)
+    assert loss_and_gradients(model)[0].equal(logits)
+
+
+def test_the_output_layer_gives_exact_logits_with_bf16_products(model, monkeypatch):
+    monkeypatch.setattr("emojitune.frozen._LARGE", 8)
+    exact = copy.deepcopy(model.get_output_embeddings())
+    hold_in_bf16(model, torch.bfloat16)
+    states = torch.randn(3, exact.in_features)
+    torch.testing.assert_close(model.get_output_embeddings()(states), exact(states), rtol=1e-5, atol=1e-6)
