@@ -2,7 +2,7 @@
 
 import os
 
-# On a CPU, torch and oneDNN keep working memory for each of the last 1024 shapes that they multiplied in bf16, and nearly
-# every batch has shapes of its own: training grew from 2.4 to 5 GB. Both read this before their first product.
+# On a CPU, torch and oneDNN keep working memory for each of the last 1024 shapes that they multiplied in bf16, and
+# nearly every batch has shapes of its own: training took 5 GB in the end. Both read this before their first product.
 for cache in ("LRU_CACHE_CAPACITY", "ONEDNN_PRIMITIVE_CACHE_CAPACITY"):
     os.environ.setdefault(cache, "32")

@@ -119,6 +119,27 @@ def label_sequences(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -
     ]
 
 
+def _arranged(
+    model: PreTrainedModel, sequences: Sequence[Sequence[int]]
+) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
+    """Model inputs, and the place of each sequence's last token, as row and place in it: one prefix tree, or rows where
+    some layers see less far than the longest sequence and one mask would not do for all."""
+    longest = max(map(len, sequences))
+    window = getattr(model.config.get_text_config(), "sliding_window", None)
+    if not window or longest <= window:
+        tree = prefix_tree(sequences)
+        place = torch.tensor([path[-1] for path in tree.paths], device=model.device)
+        return tree.model_inputs(model.device, model.dtype), torch.zeros_like(place), place
+    filling = [longest - len(sequence) for sequence in sequences]
+    rows = {
+        "input_ids": [[*sequence, *[0] * fill] for sequence, fill in zip(sequences, filling, strict=True)],
+        "attention_mask": [[1] * (longest - fill) + [0] * fill for fill in filling],
+    }
+    place = torch.tensor([len(sequence) - 1 for sequence in sequences], device=model.device)
+    inputs = {name: torch.tensor(values, device=model.device) for name, values in rows.items()}
+    return inputs, torch.arange(len(sequences), device=model.device), place
+
+
 @torch.inference_mode()
 def label_probabilities(
     model: PreTrainedModel,
@@ -129,20 +150,19 @@ def label_probabilities(
     """How likely each label is as the reply, given that the reply is one of them; (prompts, labels), float64 on CPU.
 
     The probability of a label is that of its whole token sequence. All prompts and all beginnings of labels go through
-    the model as one prefix tree: the system prompt once, and one more token for a label of two.
+    the model as one prefix tree if they can: the system prompt once, and one more token for a label of two.
     """
     sequences = label_sequences(tokenizer, labels)
     wanted = sorted({token for sequence in sequences for token in sequence})
     column = {token: index for index, token in enumerate(wanted)}
     # The prompt itself is the last "beginning", so that the places that need all words come first.
     beginnings = sorted({tuple(sequence[:cut]) for sequence in sequences for cut in range(len(sequence))}, reverse=True)
-    tree = prefix_tree([[*prompt, *beginning] for beginning in beginnings for prompt in prompts])
-    places = torch.tensor([path[-1] for path in tree.paths], device=model.device)
+    inputs, row, place = _arranged(model, [[*prompt, *start] for start in beginnings for prompt in prompts])
     # What normalises the first token is the same for all labels of a prompt and cancels; that of later ones does not.
     later = len(prompts) * (len(beginnings) - 1)
     words = torch.tensor(wanted, device=model.device)
-    with logits_only_at(model, torch.zeros_like(places), places, later, words):
-        logits = model(**tree.model_inputs(model.device, model.dtype), use_cache=False).logits
+    with logits_only_at(model, row, place, later, words):
+        logits = model(**inputs, use_cache=False).logits
     log_probabilities = logits[:, words].double()
     log_probabilities[:later] -= logits[:later].float().logsumexp(-1, keepdim=True)
     after = dict(zip(beginnings, log_probabilities.cpu().view(len(beginnings), len(prompts), len(wanted)), strict=True))

@@ -70,10 +70,15 @@ def test_temperature_samples(model, tokenizer):
     assert len(replies) > 1
 
 
-def test_label_probabilities_are_those_of_whole_sequences(model, tokenizer):
-    prompts = [
-        prompt_tokens(tokenizer, conversation(text, "分類して")) for text in ("今日は最高", "もう無理、帰りたい")
-    ]
+@pytest.mark.parametrize("window", [512, 16])
+def test_label_probabilities_are_those_of_whole_sequences(model, tokenizer, window):
+    model = copy.deepcopy(model)
+    model.config.sliding_window = window
+    for layer in model.model.layers:
+        layer.self_attn.sliding_window = window if layer.self_attn.sliding_window else None
+    texts = ("今日は最高", "もう無理、帰りたい、でもまだ仕事が終わらないし電車もない")
+    prompts = [prompt_tokens(tokenizer, conversation(text, "分類して")) for text in texts]
+    assert window == 512 or max(map(len, prompts)) > window
     fast = label_probabilities(model, tokenizer, prompts, LABELS)
     for row, prompt in zip(fast, prompts, strict=True):
         scores = []
