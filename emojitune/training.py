@@ -161,10 +161,14 @@ class LabelLogitsTrainer(SFTTrainer):
         num_items_in_batch: torch.Tensor | int | None = None,
     ) -> torch.Tensor:
         """One forward and backward pass; on a CPU in parts of few tokens, whose gradients add up to the batch's."""
-        whole = num_items_in_batch is None or self.accelerator.num_processes > 1 or not self.args.use_cpu
-        parts = [inputs] if whole else list(_parts(inputs, PART_TOKENS))
+        parts = [inputs] if num_items_in_batch is None else self._in_parts(inputs)
         losses = [super(LabelLogitsTrainer, self).training_step(model, part, num_items_in_batch) for part in parts]
         return torch.stack(losses).sum()
+
+    def _in_parts(self, inputs: dict[str, torch.Tensor]) -> list[dict[str, torch.Tensor]]:
+        # Several processes must call the model equally often, and GPUs are quick with large batches.
+        whole = self.accelerator.num_processes > 1 or not self.args.use_cpu
+        return [inputs] if whole else list(_parts(inputs, PART_TOKENS))
 
     def compute_loss(
         self,
@@ -206,8 +210,13 @@ class LabelLogitsTrainer(SFTTrainer):
 
         A turn is right when each of its tokens is the likeliest given those before: what greedy generation would give.
         """
-        inputs = self._prepare_inputs(inputs)
-        with torch.no_grad(), self.compute_loss_context_manager():
+        parts = self._in_parts(self._prepare_inputs(inputs))
+        sums = torch.cat([self._sums(model, part) for part in parts])
+        return None, sums, torch.zeros(len(sums), device=sums.device)
+
+    @torch.no_grad()
+    def _sums(self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+        with self.compute_loss_context_manager():
             batch = self._arranged(inputs)
             losses, right = self._token_losses(model, batch)
         label = self._is_label(batch.target)
@@ -217,8 +226,7 @@ class LabelLogitsTrainer(SFTTrainer):
         right_end = ends & (wrong[turn] == 0)
         columns = [losses, torch.ones_like(losses), losses * label, label, right_end, ends]
         columns = torch.stack([column.float() for column in columns], dim=1)
-        sums = torch.zeros(len(inputs["input_ids"]), 6, device=label.device).index_add_(0, batch.owner, columns)
-        return None, sums, torch.zeros(len(sums), device=label.device)
+        return torch.zeros(len(inputs["input_ids"]), 6, device=label.device).index_add_(0, batch.owner, columns)
 
     def evaluate(self, *args: Any, **kwargs: Any) -> dict[str, float]:
         metrics = super().evaluate(*args, **kwargs)

@@ -112,9 +112,12 @@ def test_a_batch_in_parts_gives_the_gradients_of_the_whole(tiny_model, tiny_toke
         parts = list(training._parts(batch, tokens))
         assert sum(len(part["labels"]) for part in parts) == len(batch["labels"])
         loss = trainer.training_step(trainer.model, batch, (batch["labels"] != IGNORED).sum())
-        found.append((len(parts), loss.item(), [p.grad for p in trainer.model.parameters() if p.grad is not None]))
-    assert [parts for parts, _, _ in found] == [1, found[1][0], 6] and 1 < found[1][0] < 6
-    for _, loss, gradients in found[1:]:
+        gradients = [p.grad for p in trainer.model.parameters() if p.grad is not None]
+        _, sums, _ = trainer.prediction_step(trainer.model, batch, False)
+        found.append((len(parts), loss.item(), gradients, sums))
+    assert [parts for parts, *_ in found] == [1, found[1][0], 6] and 1 < found[1][0] < 6
+    for _, loss, gradients, sums in found[1:]:
+        torch.testing.assert_close(sums, found[0][3], rtol=1e-4, atol=1e-5)
         assert loss == pytest.approx(found[0][1], rel=1e-5)
         assert all(torch.allclose(a, b, rtol=1e-4, atol=1e-7) for a, b in zip(gradients, found[0][2], strict=True))
 
