@@ -26,7 +26,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     add_output_dir(parser)
     parser.add_argument(
-        "--epochs", type=number(int, 1, 1000), help="for 03: passes over the training split (default: 3)"
+        "--epochs", type=number(int, 1, 1000), help="for 03: passes over the training split (default: 2)"
     )
     parser.add_argument(
         "--model", type=model_name, help="for 03 and 05: embedded, a hub id or a folder (default: embedded)"
