@@ -2,7 +2,7 @@
 
 No weight is rounded: only those that bfloat16 holds exactly are changed. By default each is widened again, a piece at a
 time, when it is multiplied, and results are those of float32. A CPU that multiplies bfloat16 by itself can do so
-instead: `products=torch.bfloat16` rounds what is multiplied with the weights, not what is added up. Only the output
+instead: `products=torch.bfloat16` rounds what goes into such a product and what comes out of it. Only the output
 layer's forward pass is always widened: its logits would be rounded to an eighth, and the likeliest of them decides.
 """
 
