@@ -38,13 +38,15 @@ def prepare(source: OutputDirectory, target: OutputDirectory, per_label: int) ->
     record = checked_record("02_split_data.py", source)
     train = [sample for sample in load_samples(read_jsonl(source.train, "", source)) if sample.turns == 1]
     rows = [sample.as_json() for sample in balanced(train, per_label)]
-    validation = read_jsonl(source.validation, "", source)
-    write_jsonl(target.train, rows)
+    write_split(target, record, rows, read_jsonl(source.validation, "", source))
+
+
+def write_split(target: OutputDirectory, record: dict, train: list[dict], validation: list[dict]) -> None:
+    """What step 3 reads of step 2, from rows chosen here; the rest of the record as in the split they come from."""
+    write_jsonl(target.train, train)
     write_jsonl(target.validation, validation)
-    write_json(
-        target.split,
-        {**record, "inputs": {}, "outputs": outputs_of(target, [target.train, target.validation])},
-    )
+    outputs = outputs_of(target, [target.train, target.validation])
+    write_json(target.split, {**record, "inputs": {}, "outputs": outputs})
 
 
 def main() -> None:

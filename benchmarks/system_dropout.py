@@ -14,18 +14,10 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from learning_curve import ROOT
+from learning_curve import ROOT, write_split
 from tqdm import tqdm
 
-from emojitune.artifacts import (
-    OutputDirectory,
-    checked_record,
-    outputs_of,
-    read_json,
-    read_jsonl,
-    write_json,
-    write_jsonl,
-)
+from emojitune.artifacts import OutputDirectory, checked_record, read_json, read_jsonl
 from emojitune.chat import prompt_tokens
 from emojitune.command_line import number, output_directory
 from emojitune.dataset import Sample, at_most, balanced, load_samples
@@ -56,10 +48,8 @@ def main() -> None:
     for share in args.shares.split(","):
         target = OutputDirectory(source.root / "system_dropout" / share)
         if not target.run.exists():
-            write_jsonl(target.train, [sample.as_json() for sample in train])
-            write_jsonl(target.validation, [sample.as_json() for sample in at_most(measured, FOR_THE_BEST_EPOCH)])
-            outputs = outputs_of(target, [target.train, target.validation])
-            write_json(target.split, {**record, "inputs": {}, "outputs": outputs})
+            few = at_most(measured, FOR_THE_BEST_EPOCH)
+            write_split(target, record, [s.as_json() for s in train], [s.as_json() for s in few])
             command = ["03_train_model.py", "--system-dropout", share, "--epochs", "2"]
             subprocess.run([sys.executable, *command, "--output-dir", str(target.root.resolve())], cwd=ROOT, check=True)
         run = read_json(target.run, "03_train_model.py", target)
