@@ -9,6 +9,7 @@ would soon repeat themselves, as step 5 shows.
 
 import argparse
 import contextlib
+import gc
 import json
 import os
 import sys
@@ -133,14 +134,18 @@ class Loading:
 
 def load(args: argparse.Namespace, output: OutputDirectory, run: dict | None) -> "list[Speaker]":
     """The models that are to answer, the base model first."""
-    from emojitune.loading import load_base, load_finetuned
+    gc.disable()  # imports make millions of objects and no garbage; looking for it would take a tenth of the time
+    try:
+        from emojitune.loading import load_base, load_finetuned
 
-    speakers = []
-    if args.base or args.compare:
-        speakers.append(load_base(run["base_model"]["name"] if run else "embedded", args.verify))
-    if not args.base:
-        speakers.append(load_finetuned(output, run))
-    return speakers
+        speakers = []
+        if args.base or args.compare:
+            speakers.append(load_base(run["base_model"]["name"] if run else "embedded", args.verify))
+        if not args.base:
+            speakers.append(load_finetuned(output, run))
+        return speakers
+    finally:
+        gc.enable()
 
 
 def run_record(args: argparse.Namespace, output: OutputDirectory) -> dict | None:

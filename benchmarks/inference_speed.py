@@ -2,10 +2,10 @@
 
     uv run benchmarks/inference_speed.py [--replies 100] [--output-dir outputs]
 
-Needs steps 2 and 3. All answer the same validation tweets, in rounds that alternate; `generate` stops at the end of the
-turn, or after as many tokens as the chat's default. The base model never ends its turn; the fine-tuned one does. Ours
-computes in what step 5 computes in, which is bf16 on a CPU that multiplies it by itself; `generate` in fp32, and there
-in bf16 as well.
+Needs steps 2 and 3. In each round ours answers the whole validation file, conversations included, as step 5 does, and
+`generate` a share of it, evenly spread; it stops at the end of the turn, or after as many tokens as the chat's default.
+The base model never ends its turn; the fine-tuned one does. Ours computes in what step 5 computes in, which is bf16 on
+a CPU that multiplies it by itself; `generate` in fp32, and there in bf16 as well.
 """
 
 import argparse
@@ -55,14 +55,14 @@ def choices(speaker: Speaker, items: list[Item], labels: list[str]) -> list[str]
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--replies", type=int, default=100)
+    parser.add_argument("--replies", type=int, default=100, help="of generate, in all rounds (default: 100)")
     parser.add_argument("--output-dir", type=output_directory, default="outputs")
     args = parser.parse_args()
     output = args.output_dir
     run = checked_record("03_train_model.py", output)
     items = items_of(load_samples(read_jsonl(output.validation, "02_split_data.py", output)))
-    items = [item for item in items if item.turn == 1][: args.replies]
-    share = len(items) // ROUNDS
+    share = min(args.replies, len(items)) // ROUNDS
+    parts = [range(first, len(items), len(items) // share)[:share] for first in range(ROUNDS)]
     base = find_base_model(run["base_model"]["name"])
     for folder in (base.folder, output.model):
         speaker = load_base(base.name) if folder == base.folder else load_finetuned(output, run)
@@ -75,17 +75,16 @@ def main() -> None:
         fast: list[float] = []
         slow: dict[torch.dtype, list[float]] = {dtype: [] for dtype in stock}
         same = 0
-        for number in tqdm(range(ROUNDS), unit="round", desc=speaker.name):
-            part = slice(number * share, (number + 1) * share)
+        for part in tqdm(parts, unit="round", desc=speaker.name):
             start = time.perf_counter()
-            chosen = choices(speaker, items, run["labels"])  # the whole file, as step 5 does
+            chosen = choices(speaker, items, run["labels"])
             fast.append(len(items) / (time.perf_counter() - start))
             for dtype, model in stock.items():
                 start = time.perf_counter()
-                replies = one_by_one(model, speaker.tokenizer, prompts[part])
+                replies = one_by_one(model, speaker.tokenizer, [prompts[index] for index in part])
                 slow[dtype].append(share / (time.perf_counter() - start))
                 if dtype == torch.float32:
-                    same += sum(reply == choice for reply, choice in zip(replies, chosen[part], strict=True))
+                    same += sum(reply == chosen[index] for reply, index in zip(replies, part, strict=True))
         print(f"{speaker.name}: restricted, in batches, {ours}: {statistics.median(fast):.1f} replies a second")
         for dtype, rates in slow.items():
             ratios = sorted(one / other for one, other in zip(fast, rates, strict=True))

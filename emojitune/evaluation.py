@@ -105,7 +105,9 @@ def restricted(
 ) -> list[dict[str, float]]:
     """The probability of each label as the reply to each prompt, given that the reply is one of the labels."""
     rows: list[dict[str, float]] = [{}] * len(prompts)
-    for batch in batches_by_length(prompts, BATCH):
+    # Prompts that begin alike in one batch, such as those of a conversation's turns: what they share is computed once.
+    order = sorted(range(len(prompts)), key=lambda index: (list(prompts[index]), index))
+    for batch in in_batches(order, BATCH):
         found = label_probabilities(speaker.model, speaker.tokenizer, [prompts[index] for index in batch], labels)
         for index, row in zip(batch, found.tolist(), strict=True):
             rows[index] = dict(zip(labels, row, strict=True))
@@ -113,9 +115,12 @@ def restricted(
     return rows
 
 
-def batches_by_length(prompts: Sequence[Sequence[int]], size: int) -> list[list[int]]:
+def batches_by_length(prompts: Sequence[Sequence[int]], size: int) -> list[Sequence[int]]:
     """Indices of prompts in batches of similar length: little padding, and the same batches every time."""
-    order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
+    return in_batches(sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index)), size)
+
+
+def in_batches(order: Sequence[int], size: int) -> list[Sequence[int]]:
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 

@@ -6,6 +6,7 @@ import pytest
 import torch
 from conftest import save_tiny_gemma
 
+from emojitune import evaluation
 from emojitune.chat import (
     Generation,
     conversation,
@@ -16,7 +17,8 @@ from emojitune.chat import (
     prompt_tokens,
 )
 from emojitune.emotions import LABELS
-from emojitune.loading import sharpen
+from emojitune.evaluation import restricted
+from emojitune.loading import Speaker, sharpen
 from emojitune.model import choose_dtype, choose_products, load_model, token_lengths
 from emojitune.prefix_tree import logits_only_at
 
@@ -87,6 +89,27 @@ def test_label_probabilities_are_those_of_whole_sequences(model, tokenizer, wind
                 logits = model(torch.tensor([prompt + sequence])).logits[0].double().log_softmax(-1)
             scores.append(sum(logits[len(prompt) - 1 + i, token] for i, token in enumerate(sequence)))
         assert torch.allclose(row, torch.stack(scores).softmax(0), atol=1e-5)
+
+
+def test_restricted_replies_keep_their_order_and_share_what_conversations_begin_with(model, tokenizer, monkeypatch):
+    tweets = ["今日は最高", "もう無理", "駅前のラーメン屋に並んでる"]
+    turns = [[*(m for t in tweets[:n] for m in user_and_reply(t)), user_and_reply(tweets[n])[0]] for n in range(3)]
+    others = [[{"role": "user", "content": text}] for text in ("明日は雨", "猫が寝た" * 4, "眠れない夜" * 7)]
+    prompts = [prompt_tokens(tokenizer, m) for pair in zip(others, turns, strict=True) for m in pair]
+    sizes = []
+    model.get_input_embeddings().register_forward_hook(lambda _, inputs, __: sizes.append(inputs[0].numel()))
+    monkeypatch.setattr(evaluation, "BATCH", 3)
+    labels = [label for label in LABELS if len(label) == 1]
+    rows = restricted(Speaker("base", model, tokenizer, ""), prompts, labels, lambda _: None)
+    alone = sum(map(len, prompts[1:5:2]))  # the first two turns, which the third holds; their lengths lie apart
+    assert sum(sizes) <= sum(map(len, prompts)) - alone
+    for row, prompt in zip(rows, prompts, strict=True):
+        [expected] = label_probabilities(model, tokenizer, [prompt], labels)
+        torch.testing.assert_close(torch.tensor(list(row.values())), expected.float(), rtol=1e-4, atol=1e-6)
+
+
+def user_and_reply(text):
+    return [{"role": "user", "content": text}, {"role": "assistant", "content": "😀"}]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
