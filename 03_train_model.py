@@ -331,7 +331,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 "trained_weights": trained_weights,
                 "seconds": round(watch.seconds, 1),
                 "tokens_a_second": round(trainer.tokens_trained / watch.seconds, 1),
-                "peak_memory_bytes": training.peak_memory(),
+                "peak_memory_bytes": models.peak_memory(),
                 "versions": training.package_versions(),
             }
             write_json(output.run, record)
@@ -353,7 +353,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             say(f"The last, {last['epoch']}, was {worse:.0%} worse; the best epoch's weights are kept")
         if divergence.diverged:
             say("After that the loss exploded, and training stopped; lower --learning-rate")
-        memory = training.peak_memory() / 1e9
+        memory = models.peak_memory() / 1e9
         say(f"Wrote {output.model} and {output.run} in {watch.seconds:.0f} s, {memory:.1f} GB of memory at the peak")
         if stop.asked:
             say(f"Stopped as asked at step {trainer.state.global_step}; go on with: {resume}")

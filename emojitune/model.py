@@ -10,6 +10,7 @@ import json
 import os
 import re
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -304,6 +305,20 @@ def give_back_memory() -> None:
     gc.collect()
     with contextlib.suppress(OSError, AttributeError, TypeError):  # only glibc has it
         ctypes.CDLL(None).malloc_trim(0)
+
+
+def peak_memory() -> int:
+    """The largest resident memory of this process so far, in bytes; 0 on Windows."""
+    with contextlib.suppress(OSError, StopIteration):  # Linux
+        status = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1])
+    try:
+        import resource
+    except ImportError:
+        return 0
+    # On Linux this would start from the memory of the process that started this one.
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak
 
 
 def end_of_turn(tokenizer: "PreTrainedTokenizerBase") -> int | None:

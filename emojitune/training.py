@@ -6,7 +6,6 @@ import math
 import random
 import shutil
 import signal
-import sys
 import time
 import warnings
 from collections import Counter
@@ -33,7 +32,7 @@ from emojitune.artifacts import (
 )
 from emojitune.emotions import LABELS
 from emojitune.frozen import widen
-from emojitune.model import give_back_memory, quiet_transformers
+from emojitune.model import give_back_memory, peak_memory, quiet_transformers
 from emojitune.prefix_tree import logits_only_at, prefix_tree
 
 # TRL 1.16 asks transformers for gradient checkpointing by its old name; the user can do nothing about it.
@@ -558,13 +557,3 @@ class Stopwatch:
     @property
     def seconds(self) -> float:
         return time.perf_counter() - self.start
-
-
-def peak_memory() -> int:
-    """The largest resident memory of this process so far, in bytes."""
-    try:
-        import resource
-    except ImportError:  # Windows
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else peak * 1024

@@ -133,3 +133,12 @@ def test_a_chat_of_two_thousand_inputs_keeps_its_memory(stages, tmp_path, record
     process.stdin.close()
     assert process.wait(timeout=30) == 0
     assert sizes[1999] <= 1.05 * sizes[99], sizes
+
+
+def test_peak_memory_is_this_process_own_and_not_that_of_the_one_that_started_it():
+    child = "from emojitune.model import peak_memory; print(peak_memory()); x = bytearray(2**27); print(peak_memory())"
+    parent = f"import subprocess, sys; held = bytearray(2**29); subprocess.run([sys.executable, '-c', {child!r}])"
+    said = subprocess.run([sys.executable, "-c", parent], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    before, after = map(int, said.split())
+    assert before < 2**28
+    assert before + 2**27 <= after < 2**29
