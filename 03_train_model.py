@@ -217,7 +217,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             )
 
         # ---- the trainer ---------------------------------------------------------------------------------------
-        train_messages = training.without_some_systems(train_rows, args.system_dropout, args.seed)
+        # The chat keeps no history, so each turn must be right by itself as well.
+        alone = training.later_turns_alone(train_rows)
+        train_messages = training.without_some_systems([*train_rows, *alone], args.system_dropout, args.seed)
         steps_an_epoch = training.steps_an_epoch(len(train_messages), args.batch_size * args.gradient_accumulation)
         config = SFTConfig(
             output_dir=str(output.checkpoints),
@@ -277,10 +279,11 @@ def main(argv: Sequence[str] | None = None) -> int:
         trainer.forget_tokenizer()
         tokenizer = None
         models.give_back_memory()
+        with_turns = f" and {len(alone)} later turns of conversations by themselves" if alone else ""
         trained_weights = sum(p.numel() for p in trainer.model.parameters() if p.requires_grad)
         say(
             f"Training {trained_weights / 1e6:.1f} M weights ({args.method}, learning rate {learning_rate:g}) on "
-            f"{len(train_rows)} samples, {args.epochs} epochs; measuring on {len(validation_rows)}"
+            f"{len(train_rows)} samples{with_turns}, {args.epochs} epochs; measuring on {len(validation_rows)}"
         )
         if args.dry_run:
             say(training.foretell(trainer, steps_an_epoch * args.epochs, args.epochs, args.method == "full", output))

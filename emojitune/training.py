@@ -430,6 +430,16 @@ def without_some_systems(rows: Sequence[dict[str, Any]], share: float, seed: int
     ]
 
 
+def later_turns_alone(rows: Sequence[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Each turn of a conversation after its first, as a conversation of its own with the same system prompt."""
+    alone = []
+    for row in rows:
+        head = [message for message in row["messages"] if message["role"] == "system"]
+        turns = row["messages"][len(head) :]
+        alone += [{"messages": [*head, *turns[place : place + 2]]} for place in range(2, len(turns), 2)]
+    return alone
+
+
 def system_prompt_of(rows: Sequence[dict[str, Any]]) -> str | None:
     """The system prompt that most of the rows have."""
     prompts = Counter(row["messages"][0]["content"] for row in rows if row["messages"][0]["role"] == "system")

@@ -20,6 +20,7 @@ from emojitune.training import (
     as_rows,
     as_tree,
     check_supervision,
+    later_turns_alone,
     marked,
     without_some_systems,
 )
@@ -236,6 +237,21 @@ def test_system_dropout_takes_the_asked_share_and_nothing_else():
     assert [messages[-1] for messages in changed] == [row["messages"][-1] for row in SMALL_DATA]
     assert without_some_systems(SMALL_DATA, 0.5, seed=1) == changed
     assert without_some_systems(SMALL_DATA, 0.5, seed=2) != changed
+
+
+def test_later_turns_come_by_themselves_with_their_system_prompt():
+    def turns(*texts):
+        reply = {"role": "assistant", "content": "😀"}
+        return [message for text in texts for message in ({"role": "user", "content": text}, reply)]
+
+    prompt = {"role": "system", "content": "分類して"}
+    rows = [
+        {"messages": [prompt, *turns("一", "二", "三")]},
+        {"messages": turns("四")},
+        {"messages": turns("五", "六")},
+    ]
+    alone = [{"messages": [prompt, *turns("二")]}, {"messages": [prompt, *turns("三")]}, {"messages": turns("六")}]
+    assert later_turns_alone(rows) == alone
 
 
 def test_merged_and_adapter_models_give_the_same_logits(trained, tiny_model):
