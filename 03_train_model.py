@@ -218,7 +218,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         # ---- the trainer ---------------------------------------------------------------------------------------
         # The chat keeps no history, so each turn must be right by itself as well. On a split of the training split,
-        # 65.2% of 620 replies were right after one epoch with them, 61.5% without.
+        # 65.2% of 620 replies were right after one epoch with them, a quarter longer, and 61.5% without.
         alone = training.later_turns_alone(train_rows)
         train_messages = training.without_some_systems([*train_rows, *alone], args.system_dropout, args.seed)
         steps_an_epoch = training.steps_an_epoch(len(train_messages), args.batch_size * args.gradient_accumulation)
