@@ -267,10 +267,13 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     """
     from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-    # tokenizer.json says all; AutoTokenizer would take twice as long to build the same from its parts.
-    kind = PreTrainedTokenizerFast if (folder / "tokenizer.json").is_file() else AutoTokenizer
     try:
-        tokenizer = kind.from_pretrained(folder, local_files_only=True)
+        if (folder / "tokenizer.json").is_file():
+            # This file says all: AutoTokenizer would take twice as long to build the same from its parts, and without
+            # this argument transformers would read its 33 MB a second time, for the added tokens that it has by then.
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, added_tokens_decoder={})
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} has no tokenizer that transformers can read ({_first_line(error)})") from None
     if end_of_turn(tokenizer) is not None:

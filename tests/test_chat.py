@@ -5,6 +5,7 @@ import copy
 import pytest
 import torch
 from conftest import save_tiny_gemma
+from transformers import PreTrainedTokenizerFast
 
 from emojitune import evaluation
 from emojitune.chat import (
@@ -19,7 +20,7 @@ from emojitune.chat import (
 from emojitune.emotions import LABELS
 from emojitune.evaluation import restricted
 from emojitune.loading import Speaker, sharpen
-from emojitune.model import choose_dtype, choose_products, load_model, token_lengths
+from emojitune.model import EMBEDDED, choose_dtype, choose_products, find_base_model, load_model, token_lengths
 from emojitune.prefix_tree import logits_only_at
 
 
@@ -163,6 +164,17 @@ def test_only_the_frowning_face_has_two_tokens(tokenizer):
 def test_a_label_that_begins_another_must_end_its_turn(tokenizer):
     short, long = label_sequences(tokenizer, ["☹", "☹️"])
     assert long[:1] == short[:1] and short[-1] == tokenizer.convert_tokens_to_ids("<end_of_turn>")
+
+
+def test_the_tokenizer_is_what_transformers_reads(tokenizer, tmp_path):
+    stock = PreTrainedTokenizerFast.from_pretrained(find_base_model(EMBEDDED).folder, local_files_only=True)
+    assert tokenizer.backend_tokenizer.to_str() == stock.backend_tokenizer.to_str()
+    assert tokenizer.special_tokens_map == stock.special_tokens_map
+    assert tokenizer.added_tokens_decoder == stock.added_tokens_decoder
+    for name, one in (("ours", tokenizer), ("stock", stock)):
+        one.save_pretrained(tmp_path / name)
+    written = [(tmp_path / name / "tokenizer_config.json").read_text() for name in ("ours", "stock")]
+    assert written[0] == written[1]
 
 
 def test_token_lengths_agree_with_the_real_tokenizer(tokenizer):
