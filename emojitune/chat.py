@@ -1,18 +1,25 @@
 """One stateless reply: prompt, generate or choose, stream."""
 
-from collections.abc import Callable, Sequence
+import contextlib
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import torch
+from torch.nn import functional
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
 from transformers.generation.streamers import BaseStreamer
 
+from emojitune.branches import branch_attention, branches, takes_branches
 from emojitune.dataset import CONTROL_TOKEN
 from emojitune.model import quiet_transformers, stop_tokens
-from emojitune.prefix_tree import logits_only_at, prefix_tree
+from emojitune.prefix_tree import shared_length
 
 MAX_PROMPT_TOKENS = 1024  # twice the longest conversation that training takes by default; more would only be slow
+
+# Tokens that go through the model at once for restricted replies: more would not be quicker, only larger. The weights
+# are read from memory once for all of them, and so is the output layer of 262,144 words.
+PART_TOKENS = 960
 
 
 @dataclass(frozen=True)
@@ -121,23 +128,86 @@ def label_sequences(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -
 
 def _arranged(
     model: PreTrainedModel, sequences: Sequence[Sequence[int]]
-) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-    """Model inputs, and the place of each sequence's last token, as row and place in it: one prefix tree, or rows where
-    some layers see less far than the longest sequence and one mask would not do for all."""
+) -> tuple[dict[str, Any], list[int], list[int]]:
+    """Model inputs for sequences in lexical order, and the row and the place in it of each sequence's last token."""
     longest = max(map(len, sequences))
-    window = getattr(model.config.get_text_config(), "sliding_window", None)
-    if not window or longest <= window:
-        tree = prefix_tree(sequences)
-        place = torch.tensor([path[-1] for path in tree.paths], device=model.device)
-        return tree.model_inputs(model.device, model.dtype), torch.zeros_like(place), place
-    filling = [longest - len(sequence) for sequence in sequences]
+    if takes_branches(model, longest):
+        merged = branches(sequences)
+        return merged.model_inputs(model.device, model.dtype), [0] * len(sequences), merged.last_places()
     rows = {
-        "input_ids": [[*sequence, *[0] * fill] for sequence, fill in zip(sequences, filling, strict=True)],
-        "attention_mask": [[1] * (longest - fill) + [0] * fill for fill in filling],
+        "input_ids": [[*sequence, *[0] * (longest - len(sequence))] for sequence in sequences],
+        "attention_mask": [[1] * len(sequence) + [0] * (longest - len(sequence)) for sequence in sequences],
     }
-    place = torch.tensor([len(sequence) - 1 for sequence in sequences], device=model.device)
     inputs = {name: torch.tensor(values, device=model.device) for name, values in rows.items()}
-    return inputs, torch.arange(len(sequences), device=model.device), place
+    return inputs, list(range(len(sequences))), [len(sequence) - 1 for sequence in sequences]
+
+
+def _logits(
+    model: PreTrainedModel,
+    inputs: dict[str, Any],
+    row: torch.Tensor,
+    column: torch.Tensor,
+    whole: int,
+    words: list[int],
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """The logits of all words at the first `whole` places, and of these words at the others, in float32; `row` and
+    `column` are (places,)."""
+    layer = model.get_output_embeddings()
+    others: list[torch.Tensor] = []
+
+    def pick(_: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        states = inputs[0][row, column]
+        others.append(states[whole:])
+        return (states[:whole],)
+
+    def add_others(_: torch.nn.Module, inputs: tuple[torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+        bias = None if layer.bias is None else layer.bias[words].float()
+        few = functional.linear(others.pop().float(), layer.weight[words].float(), bias)
+        # What a model does with its logits (Gemma 2 caps them) it does to each by itself: their shape does not matter.
+        return torch.cat([logits.float().flatten(), few.flatten()])
+
+    hooks = [layer.register_forward_pre_hook(pick), layer.register_forward_hook(add_others)]
+    attention = branch_attention(model) if "branches" in inputs else contextlib.nullcontext()
+    try:
+        with attention:
+            logits = model(**inputs, use_cache=False).logits
+    finally:
+        for hook in hooks:
+            hook.remove()
+    full, few = logits.split([whole * layer.out_features, (len(row) - whole) * len(words)])
+    return full.view(-1, layer.out_features), few.view(-1, len(words))
+
+
+def _log_probabilities(
+    model: PreTrainedModel, prompts: Sequence[Sequence[int]], beginnings: Sequence[Sequence[int]], words: list[int]
+) -> torch.Tensor:
+    """How likely each word is after each prompt and each beginning of a reply, the empty one first; (prompts,
+    beginnings, words), float64 on CPU. After the empty one up to a constant of the prompt, which all labels share."""
+    inputs, row, column = _arranged(model, [[*prompt, *start] for prompt in prompts for start in beginnings])
+    places = torch.tensor([row, column], device=model.device).view(2, len(prompts), len(beginnings))
+    places = torch.cat([places[:, :, 1:].flatten(1), places[:, :, 0]], 1)
+    full, few = _logits(model, inputs, *places, len(prompts) * (len(beginnings) - 1), words)
+    found = torch.empty(len(prompts), len(beginnings), len(words), dtype=torch.float64)
+    found[:, 0] = few.cpu()
+    if len(full):  # one by one: a row of all words fits into a CPU's cache, many do not
+        later = torch.stack([logits.log_softmax(-1)[words] for logits in full])
+        found[:, 1:] = later.cpu().view(len(prompts), -1, len(words))
+    return found
+
+
+def _parts(prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
+    """Indices of prompts in lexical order, in parts that go through the model at once: what begins alike, such as the
+    turns of a conversation, stays together."""
+    part: list[int] = []
+    tokens = 0
+    for index in sorted(range(len(prompts)), key=lambda index: list(prompts[index])):
+        tokens += len(prompts[index]) - (shared_length(prompts[part[-1]], prompts[index]) if part else 0)
+        if part and tokens > PART_TOKENS:
+            yield part
+            part, tokens = [], len(prompts[index])
+        part.append(index)
+    if part:
+        yield part
 
 
 @torch.inference_mode()
@@ -146,28 +216,25 @@ def label_probabilities(
     tokenizer: PreTrainedTokenizerBase,
     prompts: Sequence[Sequence[int]],
     labels: Sequence[str],
+    progress: Callable[[int], None] = lambda done: None,
 ) -> torch.Tensor:
     """How likely each label is as the reply, given that the reply is one of them; (prompts, labels), float64 on CPU.
 
-    The probability of a label is that of its whole token sequence. All prompts and all beginnings of labels go through
-    the model as one prefix tree if they can: the system prompt once, and one more token for a label of two.
+    The probability of a label is that of its whole token sequence. What prompts have in common goes through the model
+    once for a part of them: the system prompt, and a conversation's turns; each later token of a label is one more.
+    `progress` hears how many prompts are done.
     """
     sequences = label_sequences(tokenizer, labels)
-    wanted = sorted({token for sequence in sequences for token in sequence})
-    column = {token: index for index, token in enumerate(wanted)}
-    # The prompt itself is the last "beginning", so that the places that need all words come first.
-    beginnings = sorted({tuple(sequence[:cut]) for sequence in sequences for cut in range(len(sequence))}, reverse=True)
-    inputs, row, place = _arranged(model, [[*prompt, *start] for start in beginnings for prompt in prompts])
-    # What normalises the first token is the same for all labels of a prompt and cancels; that of later ones does not.
-    later = len(prompts) * (len(beginnings) - 1)
-    words = torch.tensor(wanted, device=model.device)
-    with logits_only_at(model, row, place, later, words):
-        logits = model(**inputs, use_cache=False).logits
-    log_probabilities = logits[:, words].double()
-    log_probabilities[:later] -= logits[:later].float().logsumexp(-1, keepdim=True)
-    after = dict(zip(beginnings, log_probabilities.cpu().view(len(beginnings), len(prompts), len(wanted)), strict=True))
-    totals = [
-        sum(after[tuple(sequence[:cut])][:, column[token]] for cut, token in enumerate(sequence))
+    words = sorted({token for sequence in sequences for token in sequence})
+    beginnings = sorted({tuple(sequence[:cut]) for sequence in sequences for cut in range(len(sequence))})
+    steps = [
+        [(beginnings.index(tuple(sequence[:cut])), words.index(token)) for cut, token in enumerate(sequence)]
         for sequence in sequences
     ]
-    return torch.stack(totals, dim=1).softmax(-1)
+    found = torch.empty(len(prompts), len(labels), dtype=torch.float64)
+    for part in _parts(prompts):
+        after = _log_probabilities(model, [prompts[index] for index in part], beginnings, words)
+        totals = [sum(after[:, start, word] for start, word in label) for label in steps]
+        found[part] = torch.stack(totals, dim=1).softmax(-1)
+        progress(len(part))
+    return found

@@ -17,8 +17,7 @@ REWORDED_SYSTEM_PROMPT = "次の文の気持ちに合う絵文字を一つだけ
 # Long enough for every emoji with its end of turn, and to show how the base model rambles.
 REPLY = Generation(max_new_tokens=12)
 
-# Prompts that go through the model at once: free replies as rows, which are filled up to the longest, and restricted
-# ones as one prefix tree, whose attention grows with the square of its tokens.
+# Prompts that are replied to freely at once, as rows, which are filled up to the longest.
 BATCH = 16
 
 CONTEXT_TURNS = 5  # how long the running conversations are
@@ -104,23 +103,13 @@ def restricted(
     speaker: Speaker, prompts: Sequence[Sequence[int]], labels: Sequence[str], progress: Callable[[int], None]
 ) -> list[dict[str, float]]:
     """The probability of each label as the reply to each prompt, given that the reply is one of the labels."""
-    rows: list[dict[str, float]] = [{}] * len(prompts)
-    # Prompts that begin alike in one batch, such as those of a conversation's turns: what they share is computed once.
-    order = sorted(range(len(prompts)), key=lambda index: (list(prompts[index]), index))
-    for batch in in_batches(order, BATCH):
-        found = label_probabilities(speaker.model, speaker.tokenizer, [prompts[index] for index in batch], labels)
-        for index, row in zip(batch, found.tolist(), strict=True):
-            rows[index] = dict(zip(labels, row, strict=True))
-        progress(len(batch))
-    return rows
+    found = label_probabilities(speaker.model, speaker.tokenizer, prompts, labels, progress)
+    return [dict(zip(labels, row, strict=True)) for row in found.tolist()]
 
 
 def batches_by_length(prompts: Sequence[Sequence[int]], size: int) -> list[Sequence[int]]:
     """Indices of prompts in batches of similar length: little padding, and the same batches every time."""
-    return in_batches(sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index)), size)
-
-
-def in_batches(order: Sequence[int], size: int) -> list[Sequence[int]]:
+    order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
     return [order[start : start + size] for start in range(0, len(order), size)]
 
 

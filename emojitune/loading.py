@@ -74,7 +74,7 @@ def sharpen(model: PreTrainedModel, likeliest: int = 32) -> PreTrainedModel:
         exact = torch.einsum("...d,...wd->...w", inputs[0].float(), layer.weight[top].float())
         if layer.bias is not None:
             exact += layer.bias[top].float()
-        return logits.float().scatter(-1, top, exact)
+        return logits.float().scatter_(-1, top, exact)
 
     if model.dtype == torch.bfloat16:
         model.get_output_embeddings().register_forward_hook(recompute)

@@ -5,7 +5,6 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 
 import torch
-from torch.nn import functional
 
 
 @dataclass(frozen=True)
@@ -26,19 +25,22 @@ class PrefixTree:
         """The share of the sequences' tokens that need no computation."""
         return 1 - len(self.tokens) / max(1, sum(map(len, self.paths)))
 
-    def model_inputs(self, device: torch.device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """What a transformers model takes: `input_ids` and `position_ids` (1, nodes), `attention_mask` (1, 1, nodes,
-        nodes), additive in `dtype`: 0 where a node may look, the lowest number elsewhere."""
+    def mask(self, dtype: torch.dtype) -> torch.Tensor:
+        """(nodes, nodes), additive in `dtype`: 0 where a node may look, the lowest number elsewhere."""
         sees = torch.eye(len(self.tokens), dtype=torch.bool)
         rows = sees.numpy()
         for node, parent in enumerate(self.parents):
             if parent >= 0:
                 rows[node] |= rows[parent]
-        mask = torch.zeros(sees.shape, dtype=dtype).masked_fill_(~sees, torch.finfo(dtype).min)
+        return torch.zeros(sees.shape, dtype=dtype).masked_fill_(~sees, torch.finfo(dtype).min)
+
+    def model_inputs(self, device: torch.device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
+        """What a transformers model takes: `input_ids` and `position_ids` (1, nodes), `attention_mask` (1, 1, nodes,
+        nodes)."""
         return {
             "input_ids": torch.tensor([self.tokens], device=device),
             "position_ids": torch.tensor([self.positions], device=device),
-            "attention_mask": mask[None, None].to(device),
+            "attention_mask": self.mask(dtype)[None, None].to(device),
         }
 
 
@@ -61,42 +63,20 @@ def prefix_tree(sequences: Sequence[Sequence[int]]) -> PrefixTree:
     return tree
 
 
+def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
+    """How many tokens two sequences begin with in common."""
+    return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
+
+
 @contextlib.contextmanager
-def logits_only_at(
-    model: torch.nn.Module,
-    row: torch.Tensor,
-    column: torch.Tensor,
-    whole: int = 0,
-    words: torch.Tensor | None = None,
-) -> Iterator[None]:
+def logits_only_at(model: torch.nn.Module, row: torch.Tensor, column: torch.Tensor) -> Iterator[None]:
     """Within the block, `model(...)` gives logits at those places only: (places, words), not (rows, length, words).
 
-    `row` and `column` are (places,). With `words`, only the first `whole` places have all logits, the others those of
-    these words and zeros elsewhere. It works for every model of transformers, wrapped or not: the hidden states are
+    `row` and `column` are (places,). It works for every model of transformers, wrapped or not: the hidden states are
     picked on their way into the output layer, and what the model does with logits (Gemma 2 caps them) comes after it.
     """
-    output_layer = model.get_output_embeddings()
-    few: list[torch.Tensor] = []
-
-    def pick(module: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        states = inputs[0][row, column]
-        if words is None:
-            return (states,)
-        few.append(states[whole:])
-        return (states[:whole],)
-
-    def add_few(module: torch.nn.Linear, inputs: tuple[torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
-        states = few.pop()
-        rest = logits.new_zeros(len(states), logits.shape[-1], dtype=torch.float32)
-        bias = None if module.bias is None else module.bias[words].float()
-        rest[:, words] = functional.linear(states.float(), module.weight[words].float(), bias)
-        return torch.cat([logits.float(), rest])
-
-    hooks = [output_layer.register_forward_pre_hook(pick)]
-    if words is not None:
-        hooks.append(output_layer.register_forward_hook(add_few))
+    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0][row, column],))
     try:
         yield
     finally:
-        for hook in hooks:
-            hook.remove()
+        hook.remove()

@@ -5,9 +5,17 @@ import copy
 import pytest
 import torch
 from conftest import save_tiny_gemma
-from transformers import PreTrainedTokenizerFast
+from transformers import (
+    AutoModelForCausalLM,
+    Gemma2Config,
+    Gemma3TextConfig,
+    GraniteConfig,
+    PhiConfig,
+    PreTrainedTokenizerFast,
+)
 
-from emojitune import evaluation
+from emojitune import chat
+from emojitune.branches import branches, takes_branches
 from emojitune.chat import (
     Generation,
     conversation,
@@ -18,10 +26,9 @@ from emojitune.chat import (
     prompt_tokens,
 )
 from emojitune.emotions import LABELS
-from emojitune.evaluation import restricted
-from emojitune.loading import Speaker, sharpen
+from emojitune.loading import sharpen
 from emojitune.model import EMBEDDED, choose_dtype, choose_products, find_base_model, load_model, token_lengths
-from emojitune.prefix_tree import logits_only_at
+from emojitune.prefix_tree import prefix_tree
 
 
 @pytest.fixture(scope="module")
@@ -84,51 +91,76 @@ def test_label_probabilities_are_those_of_whole_sequences(model, tokenizer, wind
     assert window == 512 or max(map(len, prompts)) > window
     fast = label_probabilities(model, tokenizer, prompts, LABELS)
     for row, prompt in zip(fast, prompts, strict=True):
-        scores = []
-        for sequence in label_sequences(tokenizer, LABELS):
-            with torch.no_grad():
-                logits = model(torch.tensor([prompt + sequence])).logits[0].double().log_softmax(-1)
-            scores.append(sum(logits[len(prompt) - 1 + i, token] for i, token in enumerate(sequence)))
-        assert torch.allclose(row, torch.stack(scores).softmax(0), atol=1e-5)
+        torch.testing.assert_close(row, one_by_one(model, prompt, label_sequences(tokenizer, LABELS)), **CLOSE)
 
 
-def test_restricted_replies_keep_their_order_and_share_what_conversations_begin_with(model, tokenizer, monkeypatch):
+CLOSE = {"rtol": 1e-4, "atol": 1e-6}
+
+
+def one_by_one(model, prompt, sequences):
+    """Each sequence's probability among all, in a row of its own."""
+    scores = []
+    for sequence in sequences:
+        with torch.no_grad():
+            logits = model(torch.tensor([prompt + sequence])).logits[0].double().log_softmax(-1)
+        scores.append(sum(logits[len(prompt) - 1 + i, token] for i, token in enumerate(sequence)))
+    return torch.stack(scores).softmax(0)
+
+
+def test_prompts_of_a_file_keep_their_order_and_share_what_they_begin_with(model, tokenizer, monkeypatch):
     tweets = ["今日は最高", "もう無理", "駅前のラーメン屋に並んでる"]
     turns = [[*(m for t in tweets[:n] for m in user_and_reply(t)), user_and_reply(tweets[n])[0]] for n in range(3)]
     others = [[{"role": "user", "content": text}] for text in ("明日は雨", "猫が寝た" * 4, "眠れない夜" * 7)]
     prompts = [prompt_tokens(tokenizer, m) for pair in zip(others, turns, strict=True) for m in pair]
-    sizes = []
-    model.get_input_embeddings().register_forward_hook(lambda _, inputs, __: sizes.append(inputs[0].numel()))
-    monkeypatch.setattr(evaluation, "BATCH", 3)
-    labels = [label for label in LABELS if len(label) == 1]
-    rows = restricted(Speaker("base", model, tokenizer, ""), prompts, labels, lambda _: None)
+    sizes, done = [], []
+    hook = model.get_input_embeddings().register_forward_hook(lambda _, inputs, __: sizes.append(inputs[0].numel()))
+    monkeypatch.setattr(chat, "PART_TOKENS", max(map(len, prompts)) + 10)  # the conversation and little else
+    found = label_probabilities(model, tokenizer, prompts, ["😀", "😢"], done.append)
+    hook.remove()
+    assert len(sizes) == len(done) > 1 and sum(done) == len(prompts)
     alone = sum(map(len, prompts[1:5:2]))  # the first two turns, which the third holds; their lengths lie apart
     assert sum(sizes) <= sum(map(len, prompts)) - alone
-    for row, prompt in zip(rows, prompts, strict=True):
-        [expected] = label_probabilities(model, tokenizer, [prompt], labels)
-        torch.testing.assert_close(torch.tensor(list(row.values())), expected.float(), rtol=1e-4, atol=1e-6)
+    for row, prompt in zip(found, prompts, strict=True):
+        torch.testing.assert_close(row, label_probabilities(model, tokenizer, [prompt], ["😀", "😢"])[0], **CLOSE)
 
 
 def user_and_reply(text):
     return [{"role": "user", "content": text}, {"role": "assistant", "content": "😀"}]
 
 
-@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_some_places_give_logits_of_some_words_only(model, dtype):
-    model = copy.deepcopy(model).to(dtype)
-    tokens = torch.arange(10, 22).reshape(2, 6)
-    row, column, words = torch.tensor([1, 0, 0]), torch.tensor([2, 5, 0]), torch.tensor([7, 3, 250])
-    with torch.no_grad():
-        plain = model(tokens).logits[row, column].float()
-        with logits_only_at(model, row, column, 1, words):
-            some = model(tokens).logits
-        assert model(tokens).logits.shape[:2] == tokens.shape  # the hooks are gone
-    assert some.shape == plain.shape
-    tolerance = {"rtol": 1e-5, "atol": 1e-5} if dtype == torch.float32 else {"rtol": 2e-2, "atol": 2e-2}
-    torch.testing.assert_close(some[0], plain[0], **tolerance)
-    torch.testing.assert_close(some[1:, words], plain[1:, words], **tolerance)
-    others = torch.ones(plain.shape[-1], dtype=torch.bool).index_fill_(0, words, False)
-    assert not some[1:, others].any()
+SIZES = {"vocab_size": 400, "hidden_size": 32, "intermediate_size": 48, "num_hidden_layers": 2}
+HEADS = {"num_attention_heads": 4, "num_key_value_heads": 2, "head_dim": 8, "max_position_embeddings": 256}
+FAMILIES = {
+    "capped logits": Gemma3TextConfig(**SIZES, **HEADS, final_logit_softcapping=0.5),
+    "attention of its own": Gemma2Config(**SIZES, **HEADS, final_logit_softcapping=0.5),
+    "scaled logits": GraniteConfig(**SIZES, **HEADS, logits_scaling=0.1),
+    "an output layer with a bias": PhiConfig(**SIZES, num_attention_heads=4),
+}
+
+
+@pytest.mark.parametrize("family", FAMILIES)
+def test_models_of_other_families_give_the_same_by_branches(family, tiny_tokenizer):
+    torch.manual_seed(0)
+    model = AutoModelForCausalLM.from_config(FAMILIES[family]).eval()
+    before = model.config._attn_implementation
+    assert takes_branches(model, 10) == (before == "sdpa") == (family != "attention of its own")
+    prompts = [[5, 6, 7, n, n + 1, *range(40, 40 + n % 3)] for n in range(10, 90)]
+    sequences = label_sequences(tiny_tokenizer, labels := ["😀", "ab", "abc"])
+    fast = label_probabilities(model, tiny_tokenizer, prompts, labels)
+    assert model.config._attn_implementation == before
+    for row, prompt in zip(fast, prompts, strict=True):
+        torch.testing.assert_close(row, one_by_one(model, prompt, sequences), **CLOSE)
+
+
+def test_trees_share_nothing_but_the_trunk():
+    sequences = [[1, 2, a, b, *range(20, 20 + c)] for a in range(3, 9) for b in range(3, 6) for c in range(3)]
+    merged = branches(sequences, full=10)
+    assert merged.trunk.tokens == [1, 2] and len(merged.trees) == 6
+    nodes = len(merged.trunk.tokens) + sum(len(tree.tokens) for tree in merged.trees)
+    assert nodes == len(prefix_tree(sequences).tokens)
+    row = merged.model_inputs(torch.device("cpu"), torch.float32)
+    last = [(row["input_ids"][0, place], row["position_ids"][0, place]) for place in merged.last_places()]
+    assert last == [(sequence[-1], len(sequence) - 1) for sequence in sequences]
 
 
 def test_bf16_does_not_tie_the_likeliest_tokens(model):
