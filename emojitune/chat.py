@@ -17,9 +17,10 @@ from emojitune.prefix_tree import shared_length
 
 MAX_PROMPT_TOKENS = 1024  # twice the longest conversation that training takes by default; more would only be slow
 
-# Tokens that go through the model at once for restricted replies: more would not be quicker, only larger. The weights
-# are read from memory once for all of them, and so is the output layer of 262,144 words.
+# What goes through the model at once for restricted replies, in tokens: the weights are read from memory once for all of
+# them. More would not be quicker, only larger; and a prompt can cost a megabyte, the logits of all 262,144 words.
 PART_TOKENS = 960
+PART_PROMPTS = 64
 
 
 @dataclass(frozen=True)
@@ -155,12 +156,12 @@ def _logits(
     layer = model.get_output_embeddings()
     others: list[torch.Tensor] = []
 
-    def pick(_: torch.nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        states = inputs[0][row, column]
+    def pick(_: torch.nn.Module, given: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        states = given[0][row, column]
         others.append(states[whole:])
         return (states[:whole],)
 
-    def add_others(_: torch.nn.Module, inputs: tuple[torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
+    def add_others(_: torch.nn.Module, given: tuple[torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
         bias = None if layer.bias is None else layer.bias[words].float()
         few = functional.linear(others.pop().float(), layer.weight[words].float(), bias)
         # What a model does with its logits (Gemma 2 caps them) it does to each by itself: their shape does not matter.
@@ -202,7 +203,7 @@ def _parts(prompts: Sequence[Sequence[int]]) -> Iterator[list[int]]:
     tokens = 0
     for index in sorted(range(len(prompts)), key=lambda index: list(prompts[index])):
         tokens += len(prompts[index]) - (shared_length(prompts[part[-1]], prompts[index]) if part else 0)
-        if part and tokens > PART_TOKENS:
+        if part and (tokens > PART_TOKENS or len(part) == PART_PROMPTS):
             yield part
             part, tokens = [], len(prompts[index])
         part.append(index)

@@ -124,6 +124,13 @@ def test_prompts_of_a_file_keep_their_order_and_share_what_they_begin_with(model
         torch.testing.assert_close(row, label_probabilities(model, tokenizer, [prompt], ["😀", "😢"])[0], **CLOSE)
 
 
+def test_many_equal_prompts_do_not_go_at_once(model, tokenizer, monkeypatch):
+    monkeypatch.setattr(chat, "PART_PROMPTS", 4)
+    done = []
+    found = label_probabilities(model, tokenizer, [[2, 5, 6]] * 10, ["😀", "☹️"], done.append)
+    assert done == [4, 4, 2] and torch.allclose(found, found[0])
+
+
 def user_and_reply(text):
     return [{"role": "user", "content": text}, {"role": "assistant", "content": "😀"}]
 
