@@ -17,8 +17,8 @@ from emojitune.prefix_tree import shared_length
 
 MAX_PROMPT_TOKENS = 1024  # twice the longest conversation that training takes by default; more would only be slow
 
-# What goes through the model at once for restricted replies, in tokens: the weights are read from memory once for all of
-# them. More would not be quicker, only larger; and a prompt can cost a megabyte, the logits of all 262,144 words.
+# What goes through the model at once for restricted replies: the weights are read from memory once for all of it. More
+# would not be quicker, only larger; and each prompt may cost a megabyte more, for the logits of all 262,144 words.
 PART_TOKENS = 960
 PART_PROMPTS = 64
 
