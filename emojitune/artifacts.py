@@ -1,18 +1,18 @@
-"""Where every step's files are, how they are written whole or not at all, and how a stale one is noticed."""
+"""The files of an output directory: their paths, how they are written, and how a stale step is noticed."""
 
 import contextlib
 import hashlib
 import json
 import os
+import shlex
 import shutil
-import time
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-# Which script writes the record of a step; the record names what the step read (`inputs`) and wrote (`outputs`).
-RECORDS = {
+# The manifest of each step names the hashes of the data that the step read (`inputs`) and wrote (`outputs`).
+MANIFESTS = {
     "01_prepare_data.py": "01_data/report.json",
     "02_split_data.py": "02_split/split.json",
     "03_train_model.py": "03_training/run.json",
@@ -20,7 +20,7 @@ RECORDS = {
 
 
 class UserError(Exception):
-    """Something that the user can mend. Its text is one sentence: what, where, and what to do."""
+    """An error the user can fix. Its text is one sentence: what, where, and what to do."""
 
 
 @dataclass(frozen=True)
@@ -35,10 +35,10 @@ class OutputDirectory:
 
     @property
     def report(self) -> Path:
-        return self.root / "01_data/report.json"
+        return self.root / MANIFESTS["01_prepare_data.py"]
 
     @property
-    def labels_picture(self) -> Path:
+    def labels_plot(self) -> Path:
         return self.root / "01_data/labels.png"
 
     @property
@@ -51,7 +51,7 @@ class OutputDirectory:
 
     @property
     def split(self) -> Path:
-        return self.root / "02_split/split.json"
+        return self.root / MANIFESTS["02_split_data.py"]
 
     @property
     def model(self) -> Path:
@@ -75,10 +75,10 @@ class OutputDirectory:
 
     @property
     def run(self) -> Path:
-        return self.training / "run.json"
+        return self.root / MANIFESTS["03_train_model.py"]
 
     @property
-    def loss_picture(self) -> Path:
+    def loss_plot(self) -> Path:
         return self.root / "04_loss/loss.png"
 
     @property
@@ -90,27 +90,27 @@ class OutputDirectory:
         return self.root / "05_evaluation"
 
 
-def command(script: str, output: OutputDirectory) -> str:
-    """The command that runs `script` in this output directory, as the user would type it."""
-    where = "" if output.root == Path("outputs") else f" --output-dir {output.root}"
-    return f"uv run {script}{where}"
+def rerun_command(script: str, output: OutputDirectory, *flags: str) -> str:
+    """The command that runs `script` in this output directory, quoted so that it works when pasted."""
+    where = [] if output.root == Path("outputs") else ["--output-dir", str(output.root)]
+    return shlex.join(["uv", "run", script, *flags, *where])
 
 
 # ---- writing -------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def replacing(path: Path) -> Iterator[Path]:
-    """Yield a temporary path beside `path`; flush and rename it over `path` when the block ends well.
+def atomic_write(path: Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; flush it and rename it over `path` when the block ends without an error.
 
-    A reader sees the old file or the new one, never half a file. The temporary one goes when the block fails.
+    A reader sees the old file or the new one, never half a file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
     # The suffix stays last: libraries choose the format by it.
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
     try:
         yield temporary
-        with temporary.open("rb") as file:
+        with temporary.open("r+b") as file:  # Windows flushes through writable handles only
             os.fsync(file.fileno())
         temporary.replace(path)
     finally:
@@ -118,7 +118,7 @@ def replacing(path: Path) -> Iterator[Path]:
 
 
 def write_text(path: Path, text: str) -> None:
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8", newline="\n")
 
 
@@ -131,15 +131,16 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 
 
 @contextlib.contextmanager
-def replacing_folder(path: Path) -> Iterator[Path]:
-    """Like `replacing`, for a folder: what was at `path` goes only once the new folder is complete."""
+def atomic_write_dir(path: Path) -> Iterator[Path]:
+    """Like `atomic_write`, for a folder: what was at `path` goes only once the new folder is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    retired = path.with_name(f".old-{path.name}")
     temporary.mkdir()
     try:
         yield temporary
-        retired = path.with_name(f".tmp-{os.getpid()}-old-{path.name}")
         if path.exists():
+            shutil.rmtree(retired, ignore_errors=True)
             path.replace(retired)
         temporary.replace(path)
         shutil.rmtree(retired, ignore_errors=True)
@@ -147,10 +148,19 @@ def replacing_folder(path: Path) -> Iterator[Path]:
         shutil.rmtree(temporary, ignore_errors=True)
 
 
-def remove_leftovers(folder: Path) -> None:
-    """Delete the temporary files and folders that a killed run left in `folder`; call it under the lock."""
-    for leftover in folder.glob(".tmp-*") if folder.is_dir() else ():
-        shutil.rmtree(leftover) if leftover.is_dir() else leftover.unlink(missing_ok=True)
+def remove_stale_temp_files(folder: Path) -> None:
+    """Delete what a killed run left in `folder`; call it under the lock.
+
+    A folder that was retired before its successor took its name comes back: it is the last complete one.
+    """
+    for retired in folder.glob(".old-*") if folder.is_dir() else ():
+        current = retired.with_name(retired.name.removeprefix(".old-"))
+        if current.exists():
+            shutil.rmtree(retired)
+        else:
+            retired.replace(current)
+    for stale in folder.glob(".tmp-*") if folder.is_dir() else ():
+        shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------
@@ -161,31 +171,38 @@ def _refuse_constant(name: str) -> None:
 
 
 def read_json(path: Path, script: str, output: OutputDirectory) -> Any:
-    """Read an artifact. Raises UserError, naming the command that writes it, when it is missing or broken."""
+    """Read an artifact.
+
+    Raises:
+        UserError: if it is missing or broken; the sentence names the command that writes it.
+    """
     try:
         return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} is missing; write it with: {command(script, output)}") from None
+        raise UserError(f"{path} is missing; write it with: {rerun_command(script, output)}") from None
     except (ValueError, RecursionError):
-        raise UserError(f"{path} is not whole JSON; write it again with: {command(script, output)}") from None
+        raise UserError(f"{path} is not complete JSON; write it again with: {rerun_command(script, output)}") from None
 
 
-def read_jsonl(path: Path, script: str, output: OutputDirectory, torn_end: bool = False) -> list[Any]:
-    """Read an artifact of one JSON value a line; `torn_end` drops a last line that a kill left unfinished.
+def read_jsonl(
+    path: Path, script: str, output: OutputDirectory, allow_truncated_last_line: bool = False
+) -> list[Any]:
+    """Read an artifact of one JSON value per line.
 
-    Raises UserError, naming the command that writes it, when it is missing or broken.
+    Raises:
+        UserError: if it is missing or broken; the sentence names the command that writes it.
     """
     try:
         lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
     except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} is missing; write it with: {command(script, output)}") from None
-    torn = lines.pop()  # what follows the last newline: nothing, in a whole file
-    if torn and not torn_end:
-        lines.append(torn)
+        raise UserError(f"{path} is missing; write it with: {rerun_command(script, output)}") from None
+    truncated = lines.pop()  # what follows the last newline: nothing, in a complete file
+    if truncated and not allow_truncated_last_line:
+        lines.append(truncated)
     try:
         return [json.loads(line) for line in lines if line.strip()]
     except (ValueError, RecursionError):
-        raise UserError(f"{path} has a broken line; write it again with: {command(script, output)}") from None
+        raise UserError(f"{path} has a broken line; write it again with: {rerun_command(script, output)}") from None
 
 
 # ---- provenance ----------------------------------------------------------------------------------------------------
@@ -196,89 +213,74 @@ def sha256_of(path: Path) -> str:
         return hashlib.file_digest(file, "sha256").hexdigest()
 
 
-def fingerprint(path: Path) -> dict[str, Any]:
-    """The hash of a file, and its size (bytes) and time (seconds): a cheap look before hashing again."""
-    status = path.stat()
-    return {"sha256": sha256_of(path), "bytes": status.st_size, "modified": status.st_mtime}
-
-
-def same_file(path: Path, recorded: dict[str, Any], verify: bool = False) -> bool:
-    """Whether `path` is still the file of that fingerprint. Hashes only when size and time leave a doubt, or always
-    with `verify`; a copied folder has new times, so it is hashed and passes."""
-    if not path.is_file() or path.stat().st_size != recorded["bytes"]:
-        return False
-    if not verify and path.stat().st_mtime == recorded["modified"]:
-        return True
-    return sha256_of(path) == recorded["sha256"]
-
-
-def inputs_of(output: OutputDirectory, paths: Iterable[Path]) -> dict[str, str]:
+def hash_files(output: OutputDirectory, paths: Iterable[Path]) -> dict[str, str]:
+    """The SHA-256 of each file, by its path inside the output directory."""
     return {path.relative_to(output.root).as_posix(): sha256_of(path) for path in paths}
 
 
-def outputs_of(output: OutputDirectory, paths: Iterable[Path]) -> dict[str, dict[str, Any]]:
-    return {path.relative_to(output.root).as_posix(): fingerprint(path) for path in paths}
+def load_verified_manifest(script: str, output: OutputDirectory, inputs: bool = True) -> dict[str, Any]:
+    """The manifest that `script` wrote, once every file that it names is found unchanged.
 
+    `inputs=False` leaves out what the step read: chatting with a model does not need the data that it came from.
 
-def checked_record(script: str, output: OutputDirectory, verify: bool = False) -> dict[str, Any]:
-    """The record that `script` wrote, once every file that it names is found unchanged.
-
-    Raises UserError when the record is missing or broken, when a file that the step wrote is not what it wrote, or
-    when a file that it read has changed since (the step is stale). The sentence names the file and the command.
+    Raises:
+        UserError: if the manifest is missing or broken, if an output is not what the step wrote, or if an input has
+            changed since (the step is stale). The sentence names the file and the command.
     """
-    path = output.root / RECORDS[script]
-    record = read_json(path, script, output)
-    again = f"run again: {command(script, output)}"
+    path = output.root / MANIFESTS[script]
+    manifest = read_json(path, script, output)
+    again = f"run again: {rerun_command(script, output)}"
     try:
-        inputs, outputs = dict(record["inputs"]), dict(record["outputs"])
-        for name, recorded in outputs.items():
-            file = _inside(output, name, path, again)
-            if not same_file(file, recorded, verify):
-                raise UserError(f"{file} is not the file that {script} wrote; {again}")
-        for name, sha256 in inputs.items():
-            file = _inside(output, name, path, again)
-            if not file.is_file() or sha256_of(file) != sha256:
-                raise UserError(f"{file} has changed since {script} read it; {again}")
+        for name, sha256 in dict(manifest["outputs"]).items():
+            if not _is_unchanged(output, name, sha256, path, again):
+                raise UserError(f"{output.root / name} is not the file that {script} wrote; {again}")
+        for name, sha256 in dict(manifest["inputs"]).items() if inputs else ():
+            if not _is_unchanged(output, name, sha256, path, again):
+                raise UserError(f"{output.root / name} has changed since {script} read it; {again}")
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{path} was not written by this version of {script}; {again}") from None
-    return record
+    return manifest
 
 
-def _inside(output: OutputDirectory, name: str, record: Path, again: str) -> Path:
-    """The file of that relative name; refuses one that points out of the output directory."""
+def _is_unchanged(output: OutputDirectory, name: str, sha256: str, manifest: Path, again: str) -> bool:
     path = output.root / name
     if not path.resolve().is_relative_to(output.root.resolve()):
-        raise UserError(f"{record} names a file outside of {output.root}; {again}")
-    return path
+        raise UserError(f"{manifest} names a file outside of {output.root}; {again}")
+    return path.is_file() and sha256_of(path) == sha256
 
 
 # ---- one run at a time ---------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
-def locked(output: OutputDirectory, script: str) -> Iterator[None]:
-    """Hold the output directory for one script. Raises UserError, with the holder's name and process id, when another
-    run has it. The lock is the system's, so it goes with a killed process; what that left in the directory goes now."""
+def lock_output_dir(output: OutputDirectory, script: str) -> Iterator[None]:
+    """Hold the output directory for one script; of several ranks, rank 0 holds it for all.
+
+    The operating system drops the lock with a killed process; what that process left half written is removed here.
+
+    Raises:
+        UserError: if another run holds it, with the name and process id of that run.
+    """
     from filelock import FileLock, Timeout
 
+    if os.environ.get("RANK", "0") != "0":
+        yield
+        return
     output.root.mkdir(parents=True, exist_ok=True)
     holder = output.root / ".lock-holder.json"
     lock = FileLock(output.root / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
+        who = "another run"
         with contextlib.suppress(OSError, ValueError, KeyError):
             other = json.loads(holder.read_text(encoding="utf-8"))
-            raise UserError(
-                f"{other['script']} (process {other['process']}) is working in {output.root}; "
-                "wait for it, or choose another --output-dir"
-            ) from None
-        raise UserError(
-            f"another run is working in {output.root}; wait for it, or choose another --output-dir"
-        ) from None
+            who = f"{other['script']} (process {other['process']})"
+        raise UserError(f"{who} is working in {output.root}; wait for it, or choose another --output-dir") from None
     try:
-        remove_leftovers(output.root)
-        write_json(holder, {"script": script, "process": os.getpid(), "since": time.time()})
+        for folder in (output.root, *output.root.glob("0*/")):
+            remove_stale_temp_files(folder)
+        write_json(holder, {"script": script, "process": os.getpid()})
         yield
     finally:
         holder.unlink(missing_ok=True)

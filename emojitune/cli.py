@@ -1,4 +1,4 @@
-"""What the command lines of all scripts share: bounds for numbers, and errors as one sentence."""
+"""What the command lines of all scripts share: argument types, and errors as one sentence with an exit status."""
 
 import argparse
 import contextlib
@@ -6,13 +6,14 @@ import errno
 import os
 import signal
 import sys
+import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from emojitune.artifacts import OutputDirectory, UserError
 
 
-def number(kind: type, low: float, high: float, exclusive_low: bool = False) -> Callable[[str], float]:
+def bounded(kind: type, low: float, high: float, exclusive_low: bool = False) -> Callable[[str], float]:
     """An argparse type: a number of `kind` between `low` and `high`."""
 
     def parse(text: str) -> float:
@@ -21,7 +22,7 @@ def number(kind: type, low: float, high: float, exclusive_low: bool = False) -> 
         except (ValueError, OverflowError):
             what = "a whole" if kind is int else "a"
             raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {what} number") from None
-        # A NaN is inside no bounds.
+        # NaN fails every comparison.
         if not ((low < value if exclusive_low else low <= value) and value <= high):
             bounds = f"{'above' if exclusive_low else 'at least'} {low:g} and at most {high:g}"
             raise argparse.ArgumentTypeError(f"{text[:40]} is out of bounds; it must be {bounds}")
@@ -54,19 +55,34 @@ def add_output_dir(parser: argparse.ArgumentParser) -> None:
     )
 
 
-def exit_status(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
-    """Run a script's `main`; turn what the user can mend into one sentence on standard error, and status 2.
+def add_device(parser: argparse.ArgumentParser | argparse._ArgumentGroup) -> None:
+    parser.add_argument(
+        "--device",
+        choices=("auto", "cpu", "cuda", "mps"),
+        default="auto",
+        help="where the model runs (default: auto, a GPU when there is one)",
+    )
 
-    130 after Ctrl+C and 143 after SIGTERM, as shells expect.
+
+def print0(*values: object) -> None:
+    """Print on rank 0 only: several processes run the same script."""
+    if os.environ.get("RANK", "0") == "0":
+        print(*values, flush=True)
+
+
+def run_main(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
+    """Run a script's `main`; an error the user can fix becomes one sentence on standard error, and status 2.
+
+    130 after Ctrl+C and 143 after SIGTERM, as shells expect. EMOJITUNE_TRACEBACK=1 shows the traceback as well.
     """
     for stream in (sys.stdout, sys.stderr):  # Windows consoles and LANG=C are not UTF-8; emojis are
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(encoding="utf-8", errors="replace")
-    _terminate_like_interrupt()
+    _treat_sigterm_as_interrupt()
     try:
         return main(argv) or 0
     except BrokenPipeError:
-        # The reader of our output went away (`| head`): nothing to tell, nobody to tell it to.
+        # The reader of our output is gone (`| head`).
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (Exception, KeyboardInterrupt) as error:
@@ -74,55 +90,55 @@ def exit_status(main: Callable[[Sequence[str] | None], int | None], argv: Sequen
         if interrupt:
             print(file=sys.stderr)
             return 143 if interrupt.args == ("SIGTERM",) else 130
-        sentence = _sentence_about(error)
-        if not sentence:
+        message = _user_message_for(error)
+        if not message:
             raise
-        print(f"error: {sentence}", file=sys.stderr)
+        if os.environ.get("EMOJITUNE_TRACEBACK") == "1":
+            traceback.print_exception(error)
+        print(f"error: {message}", file=sys.stderr)
         return 2
 
 
 def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
-    """The interrupt that came, be it that a library failed at cleaning up after it and raised an error of its own."""
+    """The interrupt that a library's clean-up turned into an error of its own, or None."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
         error = error.__context__
     return error
 
 
-def _sentence_about(error: Exception) -> str | None:
-    """What the user can mend, or None for a bug of ours."""
+def _user_message_for(error: Exception) -> str | None:
+    """The sentence for an error the user can fix, or None for a bug of ours."""
     if isinstance(error, UserError):
         return str(error)
     if isinstance(error, OSError):
-        return _about_the_machine(error)
-    # Libraries in C++ and Rust have errors of their own for what befalls a machine.
-    if isinstance(error, MemoryError) or _says(error, "out of memory", "can't allocate memory"):
+        return _os_error_message(error)
+    text = str(error)
+    # Native libraries report a full disk or exhausted memory with their own exception types.
+    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
         return (
-            "the memory of this machine does not suffice; lower it with a smaller --batch-size, "
-            "or with --gradient-checkpointing in training"
+            "out of memory; try a smaller --batch-size with --gradient-accumulation, --gradient-checkpointing in "
+            "training, or --device cpu if it was a GPU"
         )
-    if _says(error, "No space left", "File too large", "quota exceeded", "failed writing", "unexpected pos"):
-        return _about_the_machine(OSError(errno.ENOSPC, ""))
+    full_disk = ("No space left", "File too large", "quota exceeded", "failed writing", "unexpected pos")
+    if any(words in text for words in full_disk):
+        return _os_error_message(OSError(errno.ENOSPC, ""))
     return None
 
 
-def _says(error: Exception, *texts: str) -> bool:
-    return any(text in str(error) for text in texts)
-
-
-def _about_the_machine(error: OSError) -> str:
+def _os_error_message(error: OSError) -> str:
     where = f" ({error.filename})" if error.filename else ""
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
             return f"the disk is full{where}; make room or choose another --output-dir, then run the same command again"
         case errno.EACCES | errno.EPERM | errno.EROFS:
-            return f"no permission to write or read there{where}; mend it or choose another --output-dir"
+            return f"no permission to read or write{where}; change it or choose another --output-dir"
         case errno.ENOTDIR | errno.EEXIST | errno.EISDIR:
-            return f"a file stands where a folder is needed, or the other way round{where}; choose another --output-dir"
-    return f"{error.strerror or error}{where}; mend it, then run the same command again"
+            return f"there is a file where a folder is needed, or a folder for a file{where}; choose another --output-dir"
+    return f"{error.strerror or error}{where}; fix it and run the same command again"
 
 
-def _terminate_like_interrupt() -> None:
-    """Let SIGTERM unwind like Ctrl+C, so that temporary files go and training can save its checkpoint."""
+def _treat_sigterm_as_interrupt() -> None:
+    """Let SIGTERM unwind like Ctrl+C, so that temporary files are removed and training can save its checkpoint."""
 
     def interrupt(signum: int, frame: object) -> None:
         raise KeyboardInterrupt("SIGTERM")
