@@ -1,6 +1,6 @@
 """All steps in order: from the dataset to a fine-tuned model, and three tweets answered before and after.
 
-    uv run run_pipeline.py
+    uv run run_pipeline.py --quick
 
 Each command is printed before it runs, so that it can be run again by hand with other flags.
 """
@@ -9,71 +9,95 @@ import argparse
 import shlex
 import subprocess
 import sys
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from emojitune.artifacts import OutputDirectory, read_json
-from emojitune.command_line import add_output_dir, exit_status, model_name, number
+from emojitune.artifacts import OutputDirectory, read_json, rerun_command
+from emojitune.cli import add_device, add_output_dir, bounded, model_name, run_main
 
 TWEETS = (
-    "推しのライブ、最前列当たった！！手が震えてる",
-    "終電逃した。雨。スマホの充電2%",
-    "おばあちゃんが編んだマフラー、去年亡くなってから初めて巻いた",
+    "明日からやっと連休！どこ行こう",
+    "また上司に同じこと聞かれた。さっき言ったよね",
+    "もう3時か…寝れない",
 )
+
+SMALL_SET = 10  # samples per label: the fixed small set of the shipped data
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0], epilog="example: uv run run_pipeline.py --quick --output-dir outputs-quick"
+    )
     add_output_dir(parser)
     parser.add_argument(
-        "--epochs", type=number(int, 1, 1000), help="for 03: passes over the training split (default: 2)"
+        "--quick",
+        action="store_true",
+        help=f"{SMALL_SET} samples per label and a short evaluation: minutes instead of half an hour (default: no)",
+    )
+    parser.add_argument(
+        "--epochs", type=bounded(int, 1, 1000), help="for 03: passes over the training split (default: its own)"
     )
     parser.add_argument(
         "--model", type=model_name, help="for 03 and 05: embedded, a hub id or a folder (default: embedded)"
     )
     parser.add_argument(
         "--max-samples",
-        type=number(int, 1, 10**9),
+        type=bounded(int, 1, 10**9),
         metavar="N",
-        help="for 01: N samples, evenly over the labels (default: all; 250 take a tenth of the time)",
+        help="for 01: N samples, evenly over the labels (default: all)",
     )
+    add_device(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     output: OutputDirectory = args.output_dir
+    start = time.perf_counter()
     model = ["--model", args.model] if args.model else []
+    device = ["--device", args.device] if args.device != "auto" else []
     epochs = ["--epochs", str(args.epochs)] if args.epochs else []
     samples = ["--max-samples", str(args.max_samples)] if args.max_samples else []
+    if args.quick:
+        print(
+            f"The quick way: {SMALL_SET} samples per label, and an evaluation without running conversations and other "
+            "system prompts. Expect a model that has seen too little: that is the first lesson."
+        )
+        samples = [*samples, "--per-label", str(SMALL_SET)]
     steps = (
         ["01_prepare_data.py", *samples],
         ["02_split_data.py"],
-        ["03_train_model.py", *model, *epochs],
+        ["03_train_model.py", *model, *epochs, *device],
         ["04_plot_loss.py"],
-        ["05_test_base.py", *model, *(["--quick"] if args.max_samples else [])],
+        ["05_test_base.py", *model, *device, *(["--quick"] if args.quick or args.max_samples else [])],
     )
-    for step in steps:
-        status = run([*step, *where(output)])
+    for script, *flags in steps:
+        status = run_step(output, script, flags)
         if status:
             return status  # the step has said why
-    run_record = read_json(output.run, "03_train_model.py", output)
-    system = ["--system", run_record["system_prompt"]] if run_record["system_prompt"] else []
-    return run(["06_test_finetuned_single.py", "--compare", *system, *where(output)], "\n".join(TWEETS))
+    run = read_json(output.run, "03_train_model.py", output)
+    system = ["--system", run["system_prompt"]] if run["system_prompt"] else []
+    status = run_step(output, "06_test_finetuned_single.py", ["--compare", *system, *device], "\n".join(TWEETS))
+    minutes = (time.perf_counter() - start) / 60
+    print(f"\nDone in {minutes:.1f} minutes; look at {output.evaluation / 'report.html'}")
+    if args.quick and not status:
+        report = read_json(output.report, "01_prepare_data.py", output)
+        print(
+            f"All {report['read']} samples instead of {report['samples']} train for about "
+            f"{run['seconds'] / 60 * report['read'] / report['samples']:.0f} minutes on this machine: uv run run_pipeline.py"
+        )
+    return status
 
 
-def where(output: OutputDirectory) -> list[str]:
-    return [] if output.root == Path("outputs") else ["--output-dir", str(output.root)]
-
-
-def run(command: list[str], text: str | None = None) -> int:
-    """Run one step as a process of its own, and return its exit status. `text` is typed into it, and shown."""
-    shown = shlex.join(["uv", "run", *command])
-    print(f"\n$ {shown}" + (" <<tweets\n" + text if text else ""), flush=True)
-    script = Path(__file__).parent / command[0]
-    done = subprocess.run([sys.executable, str(script), *command[1:]], input=text, encoding="utf-8" if text else None)
+def run_step(output: OutputDirectory, script: str, flags: list[str], text: str | None = None) -> int:
+    """Run one step as a process of its own; its exit status. `text` is typed into it, and shown."""
+    command = shlex.split(rerun_command(script, output, *flags))
+    print(f"\n$ {shlex.join(command)}" + (f" <<tweets\n{text}" if text else ""), flush=True)
+    path = Path(__file__).parent / script
+    done = subprocess.run([sys.executable, str(path), *command[3:]], input=text, encoding="utf-8" if text else None)
     return 128 - done.returncode if done.returncode < 0 else done.returncode
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    sys.exit(run_main(main))

@@ -184,9 +184,7 @@ def read_json(path: Path, script: str, output: OutputDirectory) -> Any:
         raise UserError(f"{path} is not complete JSON; write it again with: {rerun_command(script, output)}") from None
 
 
-def read_jsonl(
-    path: Path, script: str, output: OutputDirectory, allow_truncated_last_line: bool = False
-) -> list[Any]:
+def read_jsonl(path: Path, script: str, output: OutputDirectory, allow_truncated_last_line: bool = False) -> list[Any]:
     """Read an artifact of one JSON value per line.
 
     Raises:

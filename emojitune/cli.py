@@ -133,7 +133,9 @@ def _os_error_message(error: OSError) -> str:
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return f"no permission to read or write{where}; change it or choose another --output-dir"
         case errno.ENOTDIR | errno.EEXIST | errno.EISDIR:
-            return f"there is a file where a folder is needed, or a folder for a file{where}; choose another --output-dir"
+            return (
+                f"there is a file where a folder is needed, or a folder for a file{where}; choose another --output-dir"
+            )
     return f"{error.strerror or error}{where}; fix it and run the same command again"
 
 

@@ -1,4 +1,4 @@
-"""A tiny random Gemma for logic, a small dataset, and scripts loaded by path."""
+"""A tiny random Gemma for logic, a small dataset, and one pipeline output that all tests copy."""
 
 import importlib.util
 import json
@@ -9,9 +9,11 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+from filelock import FileLock
 
 os.environ["TQDM_DISABLE"] = "1"  # a failing test prints what was said, without the bars
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models gain nothing from more, and two tests run at a time
+os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # tests fork
 
 ROOT = Path(__file__).parent.parent
 SYSTEM = "このツイートを絵文字で感情分類してください"
@@ -27,10 +29,10 @@ def script(name: str) -> ModuleType:
 
 def run_script(name: str, *argv: object) -> int:
     """Run a script's main as the command line would, errors turned into a status."""
-    from emojitune.command_line import exit_status
+    from emojitune.cli import run_main
 
     try:
-        return exit_status(script(name).main, [str(argument) for argument in argv])
+        return run_main(script(name).main, [str(argument) for argument in argv])
     except SystemExit as stop:  # argparse
         return stop.code
 
@@ -38,9 +40,9 @@ def run_script(name: str, *argv: object) -> int:
 @pytest.fixture(scope="session")
 def tokenizer():
     """Gemma's own."""
-    from emojitune.model import EMBEDDED, find_base_model, load_tokenizer
+    from emojitune.model.loading import embedded_tokenizer
 
-    return load_tokenizer(find_base_model(EMBEDDED).folder)
+    return embedded_tokenizer()
 
 
 @pytest.fixture(scope="session")
@@ -49,8 +51,8 @@ def tiny_tokenizer():
     from tokenizers import AddedToken, Tokenizer, decoders, models, pre_tokenizers
     from transformers import PreTrainedTokenizerFast
 
-    from emojitune.emotions import LABELS
-    from emojitune.model import END_OF_TURN, GEMMA_CHAT_TEMPLATE
+    from emojitune.data.emojis import LABELS
+    from emojitune.model.loading import END_OF_TURN, training_template
 
     special = ["<pad>", "<eos>", "<bos>", "<start_of_turn>", END_OF_TURN]
     names = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
@@ -64,7 +66,7 @@ def tiny_tokenizer():
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>"
     )
-    wrapped.chat_template = GEMMA_CHAT_TEMPLATE
+    wrapped.chat_template = training_template()
     return wrapped
 
 
@@ -94,8 +96,28 @@ def save_tiny_gemma(folder: Path, tokenizer) -> Path:
 
 
 @pytest.fixture(scope="session")
-def tiny_model(tmp_path_factory, tiny_tokenizer) -> Path:
-    return save_tiny_gemma(tmp_path_factory.mktemp("tiny-gemma"), tiny_tokenizer)
+def shared(tmp_path_factory) -> Path:
+    """A folder that all workers of this session see."""
+    base = tmp_path_factory.getbasetemp()
+    folder = (base.parent if "PYTEST_XDIST_WORKER" in os.environ else base) / "shared"
+    folder.mkdir(exist_ok=True)
+    return folder
+
+
+def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
+    """`folder` as `build` fills it, by the first worker that comes."""
+    with FileLock(f"{folder}.lock"):
+        if not folder.exists():
+            making = folder.with_name(f"making-{folder.name}")
+            making.mkdir()
+            build(making)
+            making.rename(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def tiny_model(shared, tiny_tokenizer) -> Path:
+    return build_once(shared / "tiny-gemma", lambda folder: save_tiny_gemma(folder, tiny_tokenizer))
 
 
 def sample(text: str, label: str, system: str | None = SYSTEM) -> dict:
@@ -130,6 +152,37 @@ SMALL_DATA = [
 ]
 
 
+STEPS = ("01_prepare_data.py", "02_split_data.py", "03_train_model.py", "04_plot_loss.py", "05_test_base.py")
+
+
+@pytest.fixture(scope="session")
+def stages(shared, tiny_model) -> dict[str, tuple[Path, list[str]]]:
+    """For each script, an output directory in which all steps before it are done, and its flags; `done` is the last."""
+    data = shared / "small_data.json"
+    flags = {
+        "01_prepare_data.py": ["--data", str(data)],
+        "02_split_data.py": ["--validation-fraction", "0.4"],
+        "03_train_model.py": ["--model", str(tiny_model), "--epochs", "2", "--learning-rate", "0.01"],
+        "04_plot_loss.py": [],
+        "05_test_base.py": [],
+    }
+
+    def build(folder: Path) -> None:
+        data.write_text(json.dumps(SMALL_DATA, ensure_ascii=False), encoding="utf-8")
+        output = folder / "done"
+        output.mkdir()
+        for script in STEPS:
+            shutil.copytree(output, folder / script)
+            assert run_script(script, *flags[script], "--output-dir", output) == 0
+
+    folder = build_once(shared / "stages", build)
+    return {script: (folder / script, flags[script]) for script in STEPS} | {"done": (folder / "done", [])}
+
+
+def copy_of(stage: tuple[Path, list[str]], tmp_path: Path) -> Path:
+    return shutil.copytree(stage[0], tmp_path / "out")
+
+
 @pytest.fixture
 def small_data(tmp_path) -> Path:
     path = tmp_path / "data.json"
@@ -138,19 +191,21 @@ def small_data(tmp_path) -> Path:
 
 
 @pytest.fixture
-def prepared(tmp_path, small_data) -> Path:
+def prepared(stages, tmp_path) -> Path:
     """An output directory after steps 1 and 2."""
-    output = tmp_path / "out"
-    assert run_script("01_prepare_data.py", "--data", small_data, "--output-dir", output) == 0
-    assert run_script("02_split_data.py", "--output-dir", output) == 0
-    return output
+    return copy_of(stages["03_train_model.py"], tmp_path)
 
 
 @pytest.fixture
-def trained(prepared, tiny_model) -> Path:
+def trained(stages, tmp_path) -> Path:
     """An output directory after step 3, with the tiny model."""
-    assert run_script("03_train_model.py", "--output-dir", prepared, "--model", tiny_model, "--epochs", 2) == 0
-    return prepared
+    return copy_of(stages["04_plot_loss.py"], tmp_path)
+
+
+@pytest.fixture
+def evaluated(stages, tmp_path) -> Path:
+    """An output directory after step 5."""
+    return copy_of(stages["done"], tmp_path)
 
 
 @pytest.fixture
@@ -165,30 +220,3 @@ def write_data(tmp_path) -> Callable[[object], Path]:
         return path
 
     return write
-
-
-STEPS = ("01_prepare_data.py", "02_split_data.py", "03_train_model.py", "04_plot_loss.py", "05_test_base.py")
-
-
-@pytest.fixture(scope="session")
-def stages(tmp_path_factory, tiny_model):
-    """For each script, an output directory in which all steps before it are done."""
-    folder = tmp_path_factory.mktemp("stages")
-    data = folder / "data.json"
-    data.write_text(json.dumps(SMALL_DATA, ensure_ascii=False), encoding="utf-8")
-    flags = {
-        "01_prepare_data.py": ["--data", str(data)],
-        "02_split_data.py": ["--validation-fraction", "0.4"],
-        "03_train_model.py": ["--model", str(tiny_model), "--epochs", "2", "--learning-rate", "0.01"],
-        "04_plot_loss.py": [],
-        "05_test_base.py": ["--quick"],
-    }
-    output = folder / "out"
-    output.mkdir()
-    found = {}
-    for script in STEPS:
-        before = folder / f"before-{script}"
-        shutil.copytree(output, before)
-        found[script] = (before, flags[script])
-        assert run_script(script, *flags[script], "--output-dir", output) == 0
-    return found

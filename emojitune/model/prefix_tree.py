@@ -1,82 +1,87 @@
-"""Token sequences as one row in which every common beginning stands once."""
+"""Token sequences as one row in which every common prefix stands once.
 
-import contextlib
-from collections.abc import Iterator, Sequence
+The system prompt of a whole batch, and the earlier turns of a conversation, go through the model once, and there is no
+padding. The same idea in training: Tree Training (arXiv 2511.00413) and Prompt Trees.
+"""
+
+from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import torch
+
+# Models whose attention takes our mask as it is. Others get flattened rows, which transformers masks by position ids.
+_TREE_MODELS = ("gemma3_text", "llama")
 
 
 @dataclass(frozen=True)
 class PrefixTree:
-    """Sequences merged wherever they begin alike: the system prompt of a whole batch is computed once.
+    """Sequences merged wherever they begin alike.
 
-    A node is a token after a certain beginning. It sees the nodes of its own beginning only, at the positions that they
-    had, so its hidden state is what it would be in a row of its own; and there is no padding.
+    A node is a token after a certain prefix. It attends to the nodes of its own prefix only, at the positions that
+    they had, so its hidden state is what it would be in a row of its own.
     """
 
-    tokens: list[int]
+    token_ids: list[int]
     positions: list[int]
     parents: list[int]  # the node before each node, -1 for a first token; always a smaller number
     paths: list[list[int]]  # for each sequence, the node of each of its tokens
 
-    @property
-    def saved(self) -> float:
-        """The share of the sequences' tokens that need no computation."""
-        return 1 - len(self.tokens) / max(1, sum(map(len, self.paths)))
-
-    def mask(self, dtype: torch.dtype) -> torch.Tensor:
-        """(nodes, nodes), additive in `dtype`: 0 where a node may look, the lowest number elsewhere."""
-        sees = torch.eye(len(self.tokens), dtype=torch.bool)
-        rows = sees.numpy()
+    def ancestors(self) -> torch.Tensor:
+        """(nodes, nodes), bool: whether the row's node attends to the column's."""
+        mask = torch.eye(len(self.token_ids), dtype=torch.bool)
+        rows = mask.numpy()
         for node, parent in enumerate(self.parents):
             if parent >= 0:
                 rows[node] |= rows[parent]
-        return torch.zeros(sees.shape, dtype=dtype).masked_fill_(~sees, torch.finfo(dtype).min)
-
-    def model_inputs(self, device: torch.device, dtype: torch.dtype) -> dict[str, torch.Tensor]:
-        """What a transformers model takes: `input_ids` and `position_ids` (1, nodes), `attention_mask` (1, 1, nodes,
-        nodes)."""
-        return {
-            "input_ids": torch.tensor([self.tokens], device=device),
-            "position_ids": torch.tensor([self.positions], device=device),
-            "attention_mask": self.mask(dtype)[None, None].to(device),
-        }
+        return mask
 
 
-def prefix_tree(sequences: Sequence[Sequence[int]]) -> PrefixTree:
-    """Merge token sequences by their common beginnings."""
+def prefix_tree(sequences: Sequence[Sequence[int]], merge: bool = True) -> PrefixTree:
+    """Merge token sequences by their common prefixes; `merge=False` puts them one after the other."""
     tree = PrefixTree([], [], [], [])
-    child: dict[tuple[int, int], int] = {}
+    children: dict[tuple[int, int], int] = {}
     for sequence in sequences:
         node, path = -1, []
         for position, token in enumerate(sequence):
-            step = (node, token)
-            if step not in child:
-                child[step] = len(tree.tokens)
-                tree.tokens.append(token)
+            child = children.get((node, token)) if merge else None
+            if child is None:
+                child = children[node, token] = len(tree.token_ids)
+                tree.token_ids.append(token)
                 tree.positions.append(position)
                 tree.parents.append(node)
-            node = child[step]
+            node = child
             path.append(node)
         tree.paths.append(path)
     return tree
 
 
-def shared_length(one: Sequence[int], other: Sequence[int]) -> int:
+def supports_prefix_tree(model: torch.nn.Module) -> bool:
+    """Whether the model's attention takes a mask of our own."""
+    config = model.config.get_text_config()
+    return config.model_type in _TREE_MODELS and config._attn_implementation == "sdpa"
+
+
+def model_inputs(model: torch.nn.Module, tree: PrefixTree) -> dict[str, Any]:
+    """What the model takes for a tree: `input_ids` and `position_ids` (1, nodes), and `attention_mask` (1, 1, nodes,
+    nodes), for Gemma one for each kind of layer, since its sliding layers see 512 positions back."""
+    inputs: dict[str, Any] = {
+        "input_ids": torch.tensor([tree.token_ids], device=model.device),
+        "position_ids": torch.tensor([tree.positions], device=model.device),
+    }
+    if not supports_prefix_tree(model):
+        return inputs  # the sequences are not merged: transformers tells them apart by their positions
+    config = model.config.get_text_config()
+    full = tree.ancestors()
+    mask = full[None, None].to(model.device)
+    if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
+        return inputs | {"attention_mask": mask}
+    positions = torch.tensor(tree.positions)
+    near = positions[:, None] - positions[None, :] < config.sliding_window
+    sliding = (full & near)[None, None].to(model.device)
+    return inputs | {"attention_mask": {"full_attention": mask, "sliding_attention": sliding}}
+
+
+def common_prefix_length(one: Sequence[int], other: Sequence[int]) -> int:
     """How many tokens two sequences begin with in common."""
     return next((n for n, (a, b) in enumerate(zip(one, other, strict=False)) if a != b), min(len(one), len(other)))
-
-
-@contextlib.contextmanager
-def logits_only_at(model: torch.nn.Module, row: torch.Tensor, column: torch.Tensor) -> Iterator[None]:
-    """Within the block, `model(...)` gives logits at those places only: (places, words), not (rows, length, words).
-
-    `row` and `column` are (places,). It works for every model of transformers, wrapped or not: the hidden states are
-    picked on their way into the output layer, and what the model does with logits (Gemma 2 caps them) comes after it.
-    """
-    hook = model.get_output_embeddings().register_forward_pre_hook(lambda _, inputs: (inputs[0][row, column],))
-    try:
-        yield
-    finally:
-        hook.remove()

@@ -1,4 +1,4 @@
-"""Going on with a run that was interrupted, and making room for a new one."""
+"""Resuming an interrupted run, and making room for a new one."""
 
 import json
 import shutil
@@ -6,41 +6,62 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
-from emojitune.artifacts import OutputDirectory, UserError, read_json, read_jsonl, write_json, write_jsonl
+from emojitune.artifacts import (
+    OutputDirectory,
+    UserError,
+    read_json,
+    read_jsonl,
+    rerun_command,
+    write_json,
+    write_jsonl,
+)
+
+SCRIPT = "03_train_model.py"
 
 
-def prepare_folder(output: OutputDirectory, checkpoint: Path | None, started: dict[str, Any]) -> None:
-    """Make `03_training/` ready: without a checkpoint, remove an earlier run's traces and write what this one starts
-    from; with one, drop the losses that were logged after it."""
+def prepare_run_folder(
+    output: OutputDirectory, checkpoint: Path | None, settings: dict[str, Any], inputs: dict[str, str]
+) -> None:
+    """Make `03_training/` ready: for a new run, remove the traces of an earlier one and write `settings.json`, which
+    --resume reads; for a resumed one, drop the losses that were logged after the checkpoint."""
     output.training.mkdir(parents=True, exist_ok=True)
     output.run.unlink(missing_ok=True)  # first: a folder in between is not a finished run
     if checkpoint is None:
         output.loss_history.unlink(missing_ok=True)
         shutil.rmtree(output.checkpoints, ignore_errors=True)
         shutil.rmtree(output.adapter, ignore_errors=True)
-        write_json(output.training / "started.json", started)
+        write_json(output.training / "settings.json", {"settings": settings, "inputs": inputs})
         return
     step = int(checkpoint.name.removeprefix("checkpoint-"))
-    rows = read_jsonl(output.loss_history, "03_train_model.py", output, torn_end=True)
+    rows = read_jsonl(output.loss_history, SCRIPT, output, allow_truncated_last_line=True)
     write_jsonl(output.loss_history, [row for row in rows if row["step"] <= step])
 
 
-def last_checkpoint(output: OutputDirectory, again: str) -> Path:
-    """The latest whole checkpoint. Raises UserError when there is none."""
-    found = [
+def last_complete_checkpoint(output: OutputDirectory) -> Path:
+    """The latest checkpoint that can be read whole: the trainer's checkpoints are not atomic.
+
+    Raises:
+        UserError: if there is none.
+    """
+    complete = [
         folder
         for folder in output.checkpoints.glob("checkpoint-*")
-        if folder.name.removeprefix("checkpoint-").isdecimal() and _is_whole(folder)
+        if folder.name.removeprefix("checkpoint-").isdecimal() and _is_complete(folder)
     ]
-    if not found:
+    if complete:
+        return max(complete, key=lambda folder: int(folder.name.removeprefix("checkpoint-")))
+    if output.run.exists():
         raise UserError(
-            f"{output.checkpoints} holds no checkpoint to resume from, or none that is whole; "
-            f"start the run with: {again}"
+            f"the run in {output.training} is finished; for more epochs train anew with a larger --epochs, or start a "
+            f"second round from its weights, in another --output-dir, with --model {output.model}"
         )
-    return max(found, key=lambda folder: int(folder.name.removeprefix("checkpoint-")))
+    raise UserError(
+        f"{output.checkpoints} holds no complete checkpoint to resume from; start the run with: "
+        f"{rerun_command(SCRIPT, output)}"
+    )
 
 
-def _is_whole(folder: Path) -> bool:
+def _is_complete(folder: Path) -> bool:
     """Whether all of a checkpoint can be read. `weights_only` runs no code, whatever the files hold."""
     import torch
     from safetensors import SafetensorError, safe_open
@@ -59,26 +80,19 @@ def _is_whole(folder: Path) -> bool:
     return True
 
 
-def resumed_settings(
-    output: OutputDirectory, settings: dict[str, Any], defaults: dict[str, Any], inputs: dict[str, str], again: str
-) -> dict[str, Any]:
+def settings_of_interrupted_run(output: OutputDirectory, inputs: dict[str, str]) -> dict[str, Any]:
     """The settings that the interrupted run started with.
 
-    Raises UserError when there is none, when its inputs have changed, or when a flag now says something else.
+    Raises:
+        UserError: if there is no such run, or if the split has changed since.
     """
-    started = read_json(output.training / "started.json", "03_train_model.py", output)
+    path = output.training / "settings.json"
+    started = read_json(path, SCRIPT, output)
+    again = f"start anew with: {rerun_command(SCRIPT, output)}"
     try:
-        recorded, recorded_inputs = dict(started["settings"]), started["inputs"]
+        settings, recorded = dict(started["settings"]), started["inputs"]
     except (TypeError, KeyError):
-        raise UserError(f"{output.training / 'started.json'} is of another version; start anew with: {again}") from None
-    if recorded_inputs != inputs:
-        raise UserError(
-            f"{output.split.parent} has changed since the run in {output.training} started; start anew with: {again}"
-        )
-    for name, value in settings.items():
-        if value != defaults[name] and value != recorded.get(name):
-            flag = "--" + name.replace("_", "-")
-            raise UserError(
-                f"{flag} {value} is not what the interrupted run had ({recorded.get(name)}); leave it out to resume"
-            )
-    return {name: recorded.get(name, value) for name, value in settings.items()}
+        raise UserError(f"{path} is of another version; {again}") from None
+    if recorded != inputs:
+        raise UserError(f"{output.split.parent} has changed since the run in {output.training} started; {again}")
+    return settings

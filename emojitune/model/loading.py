@@ -1,0 +1,190 @@
+"""Load a model and its tokenizer; choose device and dtype; memory."""
+
+import contextlib
+import ctypes
+import gc
+import json
+import logging as python_logging
+import re
+import sys
+from collections.abc import Iterator, Sequence
+from functools import cache
+from importlib.resources import files
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from emojitune.artifacts import UserError
+
+if TYPE_CHECKING:
+    import torch
+    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+END_OF_TURN = "<end_of_turn>"
+
+
+# ---- tokenizer -----------------------------------------------------------------------------------------------------
+
+
+def training_template() -> str:
+    """Gemma's chat template with the generation marks that the loss mask is read from."""
+    return files("emojitune.model").joinpath("chat_template.jinja").read_text(encoding="utf-8")
+
+
+def without_generation_marks(template: str) -> str:
+    """The same template for everybody else: other engines refuse `{% generation %}`."""
+    return re.sub(r"{%-? *(end)?generation *-?%}", "", re.sub(r"{#-.*?-#}\n?", "", template, flags=re.DOTALL))
+
+
+def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+    """The tokenizer of a model folder; Gemma's gets our training template, whatever it came with.
+
+    Raises:
+        UserError: if the folder has none, or if a model of another family has no chat template.
+    """
+    from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+    try:
+        if (folder / "tokenizer.json").is_file():
+            # AutoTokenizer takes twice as long to build the same from its parts; without the last argument
+            # transformers would read the 33 MB a second time, for added tokens that it has by then.
+            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, added_tokens_decoder={})
+        else:
+            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+    except (OSError, ValueError) as error:
+        raise UserError(f"{folder} has no tokenizer that transformers can read ({_first_line(error)})") from None
+    if end_of_turn_id(tokenizer) is not None:
+        tokenizer.chat_template = training_template()
+    elif not tokenizer.chat_template:
+        raise UserError(f"the tokenizer in {folder} has no chat template; choose an instruction-tuned model")
+    return tokenizer
+
+
+def save_tokenizer(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
+    """Save a tokenizer so that transformers 4 and 5, and other engines, load it."""
+    marked = tokenizer.chat_template
+    tokenizer.chat_template = without_generation_marks(marked)
+    try:
+        tokenizer.save_pretrained(folder)
+    finally:
+        tokenizer.chat_template = marked
+    path = folder / "tokenizer_config.json"
+    config = json.loads(path.read_text(encoding="utf-8"))
+    config["tokenizer_class"] = "PreTrainedTokenizerFast"  # transformers 5 names a class that 4 does not have
+    config.pop("backend", None)
+    path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+
+
+@cache
+def embedded_tokenizer() -> "PreTrainedTokenizerBase":
+    from emojitune.model.base_model import EMBEDDED, find_base_model
+
+    return load_tokenizer(find_base_model(EMBEDDED).folder)
+
+
+def token_lengths(conversations: Sequence[Sequence[dict[str, str]]]) -> list[int]:
+    """The length in tokens of each conversation, chat template included, by the embedded model's tokenizer."""
+    if not conversations:
+        return []
+    rows = embedded_tokenizer().apply_chat_template(list(map(list, conversations)), return_dict=True)["input_ids"]
+    return list(map(len, rows))
+
+
+def end_of_turn_id(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+    """The id of <end_of_turn>, or None where the tokenizer has no such token."""
+    token = tokenizer.convert_tokens_to_ids(END_OF_TURN)
+    return None if token == tokenizer.unk_token_id else token
+
+
+def stop_token_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+    """The ids that end a reply: <eos>, and <end_of_turn> where the tokenizer has it."""
+    return [token for token in (tokenizer.eos_token_id, end_of_turn_id(tokenizer)) if token is not None]
+
+
+# ---- model ---------------------------------------------------------------------------------------------------------
+
+
+def load_model(folder: Path, device: "torch.device", dtype: "torch.dtype") -> "PreTrainedModel":
+    """The model of a folder, on `device` in `dtype`, in evaluation mode. Only safetensors, and no code of the folder.
+
+    Raises:
+        UserError: if transformers cannot read it.
+    """
+    from transformers import AutoModelForCausalLM
+
+    try:
+        with quiet_transformers():
+            model = AutoModelForCausalLM.from_pretrained(
+                folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
+            )
+    except (OSError, ValueError, KeyError) as error:
+        raise UserError(f"{folder} holds no model that transformers can read ({_first_line(error)})") from None
+    return model.to(device).eval()
+
+
+def select_device(name: str = "auto") -> "torch.device":
+    """The device of that name; `auto` is a GPU when there is one.
+
+    Raises:
+        UserError: if this machine has no such device, or if it has several GPUs and no launcher was used.
+    """
+    import torch
+
+    available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
+    if name == "auto":
+        name = next(device for device, present in available.items() if present)
+    if not available[name]:
+        raise UserError(f"--device {name}: PyTorch finds no such device here; leave it out, or choose --device cpu")
+    return torch.device(name)
+
+
+def select_dtype(device: "torch.device") -> "torch.dtype":
+    """bf16 where a GPU has it in hardware, fp32 elsewhere. Never fp16: Gemma 3's activations overflow it."""
+    import torch
+
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float32
+
+
+def _first_line(error: Exception) -> str:
+    return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
+
+
+@contextlib.contextmanager
+def quiet_transformers() -> Iterator[None]:
+    """Keep transformers' progress bars and notes off the screen: our scripts say what matters."""
+    from transformers.utils import logging
+
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    logging.disable_progress_bar()
+    python_logging.getLogger("transformers").disabled = True
+    try:
+        yield
+    finally:
+        python_logging.getLogger("transformers").disabled = False
+        logging.set_verbosity(verbosity)
+        logging.enable_progress_bar()
+
+
+# ---- memory --------------------------------------------------------------------------------------------------------
+
+
+def release_memory() -> None:
+    """Return freed heap pages to the OS (glibc `malloc_trim`); the tokenizer alone leaves 0.5 GB of fragments."""
+    gc.collect()
+    with contextlib.suppress(OSError, AttributeError, TypeError):  # only glibc has it
+        ctypes.CDLL(None).malloc_trim(0)
+
+
+def peak_memory_bytes() -> int:
+    """The largest resident memory of this process so far, in bytes; 0 on Windows."""
+    with contextlib.suppress(OSError, StopIteration):  # Linux
+        status = Path("/proc/self/status").read_text().splitlines()
+        return 1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1])
+    try:
+        import resource
+    except ImportError:
+        return 0
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak if sys.platform == "darwin" else 1024 * peak

@@ -1,0 +1,174 @@
+"""What is written and shown while a run trains, and what stops it."""
+
+import json
+import math
+import signal
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+from tqdm import tqdm
+from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+
+# The trainer's names for what it logs, and those of loss_history.jsonl.
+_HISTORY_NAMES = {
+    "loss": "training_loss",
+    "answer_loss": "training_answer_loss",
+    "learning_rate": "learning_rate",
+    "grad_norm": "gradient_norm",
+    "eval_loss": "validation_loss",
+    "eval_answer_loss": "validation_answer_loss",
+    "eval_exact_accuracy": "validation_exact_accuracy",
+}
+
+TIMED_STEPS = 5  # after so many, the length of the run is estimated
+
+# A uniform guess over Gemma's 262,144 tokens has a loss of ln(262,144) = 12.5; the base model, which was never taught
+# to end a turn, starts at about 24. Above this the weights are beyond repair.
+DIVERGED_LOSS = 50.0
+
+
+class LossHistory(TrainerCallback):
+    """Append what the trainer logs to a JSONL file, flushed each time, so that a killed run can still be plotted."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **_: Any
+    ) -> None:
+        values = {ours: float(logs[theirs]) for theirs, ours in _HISTORY_NAMES.items() if theirs in (logs or {})}
+        if not state.is_world_process_zero or not values.keys() & {"training_loss", "validation_loss"}:
+            return
+        # JSON has no NaN; null marks a loss that is not finite.
+        values = {name: value if math.isfinite(value) else None for name, value in values.items()}
+        row = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4), **values}
+        with self.path.open("a", encoding="utf-8") as file:
+            file.write(json.dumps(row) + "\n")
+
+
+class ProgressBar(ProgressCallback):
+    """A bar for training, one for each evaluation, and after a few steps an estimate of the whole run."""
+
+    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # The training bar starts with the first step: an evaluation before it would spoil its estimate.
+        self.current_step = self.first_step = state.global_step
+        self.evaluation_seconds = self.evaluation_start = None
+        self.shown: dict[str, str] = {}
+
+    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if state.is_world_process_zero and self.training_bar is None:
+            self.training_bar = tqdm(
+                total=state.max_steps, initial=state.global_step, desc="training", unit="step", dynamic_ncols=True
+            )
+            self.training_start = time.perf_counter()
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        super().on_step_end(args, state, control)
+        if state.is_world_process_zero and state.global_step - self.first_step == TIMED_STEPS:
+            step = (time.perf_counter() - self.training_start) / TIMED_STEPS
+            evaluations = math.ceil(args.num_train_epochs - (state.epoch or 0))
+            total = step * (state.max_steps - self.first_step) + evaluations * (self.evaluation_seconds or 0)
+            self.training_bar.write(f"About {total / 60:.0f} minutes on this machine, at {step:.1f} s per step")
+
+    def on_prediction_step(
+        self,
+        args: TrainingArguments,
+        state: TrainerState,
+        control: TrainerControl,
+        eval_dataloader: Any = None,
+        **_: Any,
+    ) -> None:
+        if not state.is_world_process_zero:
+            return
+        if self.prediction_bar is None:
+            self.prediction_bar = tqdm(
+                total=len(eval_dataloader), desc="evaluating", unit="batch", leave=False, dynamic_ncols=True
+            )
+            self.evaluation_start = time.perf_counter()
+        self.prediction_bar.update(1)
+
+    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.evaluation_start:
+            self.evaluation_seconds = time.perf_counter() - self.evaluation_start
+        super().on_evaluate(args, state, control)
+        if self.training_bar is not None:
+            self.training_bar.last_print_t = time.time()  # the pause is not part of a step's time
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **_: Any
+    ) -> None:
+        if not state.is_world_process_zero or not logs:
+            return
+        if "loss" in logs:
+            self.shown["loss"] = f"{float(logs['loss']):.3f}"
+        if "eval_answer_loss" in logs:
+            self.shown["validation"] = f"{float(logs['eval_answer_loss']):.3f}"
+            tqdm.write(
+                f"epoch {state.epoch or 0:.0f}: validation loss {float(logs['eval_loss']):.3f}, "
+                f"answer loss {float(logs['eval_answer_loss']):.3f}, "
+                f"exact accuracy {float(logs['eval_exact_accuracy']):.1%}"
+            )
+        if self.training_bar is not None:
+            self.training_bar.set_postfix(self.shown)
+
+    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        for bar in (self.prediction_bar, self.training_bar):
+            if bar is not None:
+                bar.close()
+        self.training_bar = self.prediction_bar = None
+
+
+class StopOnDivergence(TrainerCallback):
+    """Stop when the loss is not finite any more, or has exploded: later epochs cannot recover."""
+
+    def __init__(self) -> None:
+        self.diverged = False
+
+    def on_log(
+        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **_: Any
+    ) -> None:
+        losses = [float(logs[name]) for name in ("loss", "eval_loss") if name in (logs or {})]
+        if any(not math.isfinite(loss) or loss > DIVERGED_LOSS for loss in losses):
+            self.diverged = True
+            control.should_training_stop = True
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.diverged:
+            control.should_evaluate = control.should_save = False
+
+
+class StopOnSignal(TrainerCallback):
+    """Let the first Ctrl+C or SIGTERM end the run after the current step, with a checkpoint; the second ends it now."""
+
+    def __init__(self) -> None:
+        self.requested = False
+        self.exit_status = 0
+
+    @contextmanager
+    def installed(self) -> Iterator[None]:
+        """Handle the signals within the block."""
+        previous = {number: signal.signal(number, self._handle) for number in (signal.SIGINT, signal.SIGTERM)}
+        try:
+            yield
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _handle(self, number: int, frame: object) -> None:
+        if self.requested:
+            raise KeyboardInterrupt("SIGTERM") if number == signal.SIGTERM else KeyboardInterrupt
+        self.requested = True
+        self.exit_status = 128 + number
+        tqdm.write("Stopping after this step with a checkpoint; press Ctrl+C again to stop at once without one")
+
+    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        if self.requested:
+            control.should_save = control.should_training_stop = True
+
+    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+        # In mid-epoch, an evaluation would keep the user waiting and would not be the epoch's.
+        if self.requested and (state.epoch or 0) % 1:
+            control.should_evaluate = control.should_save = False
