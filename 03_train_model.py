@@ -8,12 +8,10 @@ says how well it does on samples that it has not seen; the best epoch's weights 
 """
 
 import argparse
-import os
 import shutil
 import sys
 import time
 from collections.abc import Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING
 
 from emojitune.reporting.model_card import write_model_card
@@ -32,9 +30,6 @@ from emojitune.cli import add_device, add_output_dir, bounded, model_name, print
 from emojitune.data.samples import Sample, load_samples
 
 if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel
-
     from emojitune.model.base_model import BaseModel
     from emojitune.training.trainer import SharedPrefixSFTTrainer
 
@@ -153,11 +148,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     output: OutputDirectory = args.output_dir
 
     # Heavy imports: after the arguments, so that --help answers at once.
+    import torch
     from peft import LoraConfig
     from trl import SFTConfig
 
     from emojitune.model.base_model import find_base_model
-    from emojitune.model.loading import load_tokenizer, select_device, stop_token_ids
+    from emojitune.model.loading import load_tokenizer, load_trainable, select_device, select_dtype, stop_token_ids
     from emojitune.training.checkpoints import settings_of_interrupted_run
     from emojitune.training.run_record import estimate_cost
     from emojitune.training.tokenization import highlight_labels, later_turns_as_single_turns, tokenize
@@ -175,16 +171,14 @@ def main(argv: Sequence[str] | None = None) -> int:
         device = select_device(args.device)
         base = find_base_model(args.model)
         tokenizer = load_tokenizer(base.folder)
-        model, bf16 = load_trainable(base.folder, device, args)
+        model = load_trainable(base.folder, device, frozen_embeddings=not args.train_embeddings)
         print0(f"Base model {base.name}: {model.num_parameters() / 1e6:.0f} M parameters on {device}")
 
         # ---- tokenize: conversations become token ids, and labels that are -100 outside the replies ----------------
-        # The chat is stateless, so each later turn is trained by itself as well: see docs/experiments.md.
         alone = later_turns_as_single_turns(train)
         train_dataset = tokenize(train + alone, tokenizer, args.max_length, "training")
         eval_dataset = tokenize(validation, tokenizer, args.max_length, "validation")
-        print0("One sample as the model sees it; the tokens that carry loss are in 【 】:")
-        print0("  " + highlight_labels(train_dataset[0], tokenizer))
+        print0("One sample, the tokens that carry loss in 【 】:\n  " + highlight_labels(train_dataset[0], tokenizer))
 
         # ---- configure: LoRA, optimizer, evaluation ----------------------------------------------------------------
         lora = LoraConfig(
@@ -215,10 +209,9 @@ def main(argv: Sequence[str] | None = None) -> int:
             restore_callback_states_from_checkpoint=True,  # the patience of early stopping
             logging_steps=0.1 / args.epochs,  # ten points per epoch
             logging_nan_inf_filter=False,  # a NaN must be seen
-            bf16=bf16,
+            bf16=select_dtype(device) == torch.bfloat16,
             use_cpu=device.type == "cpu",
             dataloader_pin_memory=device.type == "cuda",
-            ddp_find_unused_parameters=False,
             seed=args.seed,
             report_to=args.report_to,
             disable_tqdm=True,  # our own bar shows the losses as well
@@ -232,13 +225,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             peft_config=lora if args.method == "lora" else None,
             stop_token_ids=stop_token_ids(tokenizer),
         )
-        tokenizer = None  # 0.5 GB, and all is tokenized
         if args.dry_run:
             print0(estimate_cost(trainer, output))
             return 0
 
         # ---- train, then save the weights of the best epoch --------------------------------------------------------
         print0(f"Training on {len(train)} samples and {len(alone)} later turns of conversations by themselves")
+        del tokenizer  # 0.5 GB
         return train_and_save(trainer, base, train, inputs, args, start)
 
 
@@ -253,24 +246,6 @@ def read_split(output: OutputDirectory) -> tuple[list[Sample], list[Sample], dic
     return train, validation, hash_files(output, [output.train, output.validation])
 
 
-def load_trainable(folder: Path, device: "torch.device", args: argparse.Namespace) -> "tuple[PreTrainedModel, bool]":
-    """The model with fp32 weights, and whether the arithmetic is bf16: small steps would be rounded away in bf16
-    weights."""
-    import torch
-
-    from emojitune.model.loading import load_model, select_dtype
-
-    if device.type == "cuda" and torch.cuda.device_count() > 1 and "RANK" not in os.environ:
-        raise UserError(
-            f"this machine has {torch.cuda.device_count()} GPUs: set CUDA_VISIBLE_DEVICES=0 to use one, or start with: "
-            f"uv run accelerate launch --num_processes {torch.cuda.device_count()} {SCRIPT}"
-        )
-    model = load_model(folder, torch.device("cpu"), torch.float32)
-    if args.method == "full" and not args.train_embeddings:
-        model.get_input_embeddings().weight.requires_grad_(False)
-    return model, select_dtype(device) == torch.bfloat16
-
-
 def train_and_save(
     trainer: "SharedPrefixSFTTrainer",
     base: "BaseModel",
@@ -280,10 +255,9 @@ def train_and_save(
     start: float,
 ) -> int:
     """Train, write 03_model/ and 03_training/, say what came out; the exit status."""
-    from transformers import EarlyStoppingCallback, PrinterCallback
-
     from emojitune.model.loading import load_tokenizer, quiet_transformers, release_memory
-    from emojitune.training import callbacks, checkpoints, run_record
+    from emojitune.training import checkpoints, run_record
+    from emojitune.training.callbacks import add_callbacks
 
     output, writes = args.output_dir, trainer.is_world_process_zero()
     settings = {name: value for name, value in vars(args).items() if name not in RUN_ONLY}
@@ -292,12 +266,7 @@ def train_and_save(
         print0(f"Resuming after step {checkpoint.name.removeprefix('checkpoint-')}")
     if writes:
         checkpoints.prepare_run_folder(output, checkpoint, settings, inputs)
-    stop, divergence = callbacks.StopOnSignal(), callbacks.StopOnDivergence()
-    trainer.remove_callback(PrinterCallback)
-    for callback in (callbacks.ProgressBar(), callbacks.LossHistory(output.loss_history), divergence, stop):
-        trainer.add_callback(callback)
-    if args.early_stopping_patience:
-        trainer.add_callback(EarlyStoppingCallback(args.early_stopping_patience))
+    stop, divergence = add_callbacks(trainer, output.loss_history, args.early_stopping_patience)
     release_memory()
     with stop.installed(), quiet_transformers():  # it would warn of tied weights, which a checkpoint holds once
         trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
@@ -321,8 +290,7 @@ def train_and_save(
         write_json(output.run, record)
         if not (args.keep_checkpoints or stop.requested):
             shutil.rmtree(output.checkpoints, ignore_errors=True)
-    if trainer.accelerator.num_processes > 1:
-        trainer.accelerator.end_training()  # without this, gloo's threads sometimes crash the process at exit
+    trainer.accelerator.end_training()  # without this, gloo's threads sometimes crash the process at exit
     print0(run_record.summary(epochs, record, output))
     print0(f"Continue with: {resume}" if stop.requested else f"Next: {rerun_command('04_plot_loss.py', output)}")
     return stop.exit_status

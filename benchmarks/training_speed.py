@@ -1,165 +1,139 @@
-"""Seconds a training step: stock TRL against our trainer, on the same batches, in one process, in turn.
+"""Seconds per training step of our trainer and its peers, on the batches that step 3 trains on.
 
-    uv run benchmarks/training_speed.py [--steps 12] [--output-dir outputs]
+    uv run benchmarks/training_speed.py --steps 10
 
-Needs step 2. Each batch is given to both trainers, the first to go alternating; the first pair warms up and does not
-count. A step is forward, backward and optimizer, LoRA r=16 on all linear layers, batch 8, fp32 on the CPU.
+Needs step 2. Each peer is a process of its own; they get each batch in turn, in an order that alternates, and the first
+batch warms up and does not count. A step is forward, backward, clipping and AdamW, LoRA r=16 on all linear layers,
+batches of 8, fp32 on the CPU. Losses must agree: a fast step that computes something else is no peer.
 """
 
 import argparse
+import json
+import platform
 import statistics
+import subprocess
 import sys
-import tempfile
-import threading
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
-from datasets import Dataset
-from peft import LoraConfig
+from accelerate.data_loader import SeedableRandomSampler
 from tqdm import tqdm
-from trl import SFTConfig, SFTTrainer
 
-from emojitune.artifacts import read_jsonl
-from emojitune.command_line import output_directory
-from emojitune.model import EMBEDDED, find_base_model, load_model, load_tokenizer, quiet_transformers, stop_tokens
-from emojitune.training import IGNORED, LabelLogitsTrainer, as_tree
+from emojitune.artifacts import OutputDirectory, read_jsonl
+from emojitune.cli import bounded, output_directory
+from emojitune.data.samples import load_samples
+from emojitune.model.base_model import EMBEDDED, find_base_model
+from emojitune.model.loading import load_model, load_tokenizer
+from emojitune.model.prefix_tree import prefix_tree
+from emojitune.training.tokenization import IGNORE_INDEX, later_turns_as_single_turns, tokenize
 
 BATCH = 8
-MATMUL = (1024, 640, 2048)  # rows, and the two sides of Gemma 3 270M's widest layers
+MATMUL = (352, 640, 2048)  # a batch's tokens, and the two sides of Gemma 3 270M's widest layers
+
+PEERS = {
+    "TRL, defaults": ("trl", []),
+    "TRL, padding_free": ("padding_free", []),
+    "TRL 1.7.0, padding_free": ("padding_free", ["--with", "trl==1.7.0"]),
+    "transformers.Trainer, padded": ("tutorial", []),
+    "transformers.Trainer, flattened": ("flattened", []),
+    "ours": ("ours", []),
+}
 
 
-@contextmanager
-def peak_resident() -> Iterator[list[float]]:
-    """The largest resident memory in GB within the block, looked at every 5 ms, as the list's one number."""
-    peak, done = [0.0], threading.Event()
+class Peer:
+    """A peer's process: `step` sends it a batch and returns seconds and loss."""
 
-    def watch() -> None:
-        while not done.is_set():
-            pages = int(Path("/proc/self/statm").read_text().split()[1])
-            peak[0] = max(peak[0], pages * 4096 / 1e9)
-            time.sleep(0.005)
-
-    thread = threading.Thread(target=watch)
-    thread.start()
-    try:
-        yield peak
-    finally:
-        done.set()
-        thread.join()
-
-
-def make_trainer(kind: type, folder: Path, tokenizer, rows: list[dict], temporary: str) -> SFTTrainer:
-    torch.manual_seed(42)
-    config = SFTConfig(
-        output_dir=temporary,
-        per_device_train_batch_size=BATCH,
-        assistant_only_loss=True,
-        max_length=512,
-        learning_rate=2e-4,
-        use_cpu=True,
-        bf16=False,
-        gradient_checkpointing=False,
-        report_to="none",
-        disable_tqdm=True,
-        seed=42,
-    )
-    extra = {"end_tokens": stop_tokens(tokenizer)} if kind is LabelLogitsTrainer else {}
-    with quiet_transformers():
-        trainer = kind(
-            model=load_model(folder, torch.device("cpu"), torch.float32),
-            args=config,
-            train_dataset=Dataset.from_list([{"messages": row["messages"]} for row in rows]),
-            processing_class=tokenizer,
-            peft_config=LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM"),
-            **extra,
+    def __init__(self, kind: str, environment: list[str], folder: Path) -> None:
+        script = Path(__file__).parent / "training_peers.py"
+        command = ["uv", "run", "--no-sync", *environment, "python", str(script), kind, str(folder)]
+        self.process = subprocess.Popen(
+            command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, encoding="utf-8"
         )
-    trainer.create_optimizer_and_scheduler(1000)
-    trainer.model.train()
-    return trainer
+        self.versions = json.loads(self.process.stdout.readline())["versions"]
+        self.seconds: list[float] = []
+        self.losses: list[float] = []
+
+    def step(self, batch: list[dict]) -> None:
+        print(json.dumps(batch), file=self.process.stdin, flush=True)
+        answer = json.loads(self.process.stdout.readline())
+        self.seconds.append(answer["seconds"])
+        self.losses.append(answer["loss"])
 
 
-def step(trainer: SFTTrainer, batch: dict[str, torch.Tensor]) -> tuple[float, float, float]:
-    """Seconds, loss, and peak resident memory in GB of one training step."""
-    batch = {name: value.clone() if isinstance(value, torch.Tensor) else value for name, value in batch.items()}
-    count = (batch["labels"][:, 1:] != IGNORED).sum()
-    with peak_resident() as peak:
-        start = time.perf_counter()
-        loss = trainer.training_step(trainer.model, batch, num_items_in_batch=count)
-        trainer.optimizer.step()
-        trainer.optimizer.zero_grad()
-        seconds = time.perf_counter() - start
-    return seconds, float(loss), peak[0]
+def training_batches(output: OutputDirectory, count: int) -> list[list[dict]]:
+    """The first batches of step 3, seed 42."""
+    train = load_samples(read_jsonl(output.train, "02_split_data.py", output))
+    tokenizer = load_tokenizer(find_base_model(EMBEDDED).folder)
+    rows = tokenize(train + later_turns_as_single_turns(train), tokenizer, 512, "training")
+    order = list(SeedableRandomSampler(rows, generator=torch.Generator(), data_seed=42))[: BATCH * count]
+    examples = [
+        rows[index] | {"assistant_masks": [int(x != IGNORE_INDEX) for x in rows[index]["labels"]]} for index in order
+    ]
+    return [examples[start : start + BATCH] for start in range(0, len(examples), BATCH)]
 
 
-def matmul_peak() -> float:
-    """GFLOP/s of this machine's fp32 matrix multiplication, the best of five rounds."""
+def matmul_speed() -> float:
+    """GFLOP/s of this machine's fp32 matrix products, the best of five rounds."""
     rows, inner, columns = MATMUL
     left, right = torch.randn(rows, inner), torch.randn(inner, columns)
     best = 0.0
     for _ in range(5):
         start, runs = time.perf_counter(), 0
-        while time.perf_counter() - start < 0.3:
+        while time.perf_counter() - start < 0.5:
             left @ right
             runs += 1
         best = max(best, 2 * rows * inner * columns * runs / (time.perf_counter() - start) / 1e9)
     return best
 
 
-def needed_gflop(trainer: SFTTrainer, batch: dict[str, torch.Tensor]) -> float:
-    """Arithmetic that our step cannot do without: forward, and backward to the inputs, of every weight for every token
-    (4 operations), and of the output layer for every labelled token."""
-    tree = as_tree(batch, torch.float32)
-    output_layer = trainer.model.get_output_embeddings().weight.numel()
-    layers = trainer.model.get_base_model().num_parameters() - output_layer
-    return 4 * (layers * tree.inputs["input_ids"].shape[1] + output_layer * len(tree.target)) / 1e9
+def needed_gflop(batch: list[dict], layers: int, output_layer: int) -> float:
+    """Arithmetic that a LoRA step cannot do without: forward, and backward to the inputs, of each layer's weight for
+    each node of the prefix tree (4 operations), and of the output layer for each supervised token."""
+    ends = [max(p for p, label in enumerate(row["labels"]) if label != IGNORE_INDEX) for row in batch]
+    nodes = len(prefix_tree([row["input_ids"][:end] for row, end in zip(batch, ends, strict=True)]).token_ids)
+    supervised = sum(label != IGNORE_INDEX for row in batch for label in row["labels"])
+    return 4 * (layers * nodes + output_layer * supervised) / 1e9
+
+
+def cpu_name() -> str:
+    names = [line for line in Path("/proc/cpuinfo").read_text().splitlines() if line.startswith("model name")]
+    return names[0].split(":")[1].strip() if names else platform.processor()
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--steps", type=int, default=12)
-    parser.add_argument("--output-dir", type=output_directory, default="outputs")
+    parser.add_argument("--steps", type=bounded(int, 2, 1000), default=10)
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--output-dir", type=output_directory, default=OutputDirectory(Path("outputs")))
     args = parser.parse_args()
-    rows = [
-        row
-        for row in read_jsonl(args.output_dir.train, "02_split_data.py", args.output_dir)
-        if len(row["messages"]) == 3
-    ][:200]
-    folder = find_base_model(EMBEDDED).folder
-    tokenizer = load_tokenizer(folder)
-    peak = matmul_peak()
-    with tempfile.TemporaryDirectory() as temporary:
-        trainers = [make_trainer(kind, folder, tokenizer, rows, temporary) for kind in (SFTTrainer, LabelLogitsTrainer)]
-        loader = iter(trainers[0].get_train_dataloader())
-        seconds: list[list[float]] = [[], []]
-        memory = [0.0, 0.0]
-        differences, shares, tokens = [], [], []
-        for number in tqdm(range(args.steps + 1), unit="pair"):
-            batch = next(loader)
-            losses = [0.0, 0.0]
-            for which in (0, 1) if number % 2 else (1, 0):
-                took, losses[which], resident = step(trainers[which], batch)
-                if number:
-                    seconds[which].append(took)
-                    memory[which] = max(memory[which], resident)
-            differences.append(abs(losses[1] / losses[0] - 1))
-            if number:
-                shares.append(needed_gflop(trainers[1], batch) / seconds[1][-1] / peak)
-                tokens.append(int(batch["attention_mask"].sum()))
-    ratios = sorted(stock / ours for stock, ours in zip(*seconds, strict=True))
-    print(f"{args.steps} steps of {BATCH} samples, {statistics.mean(tokens):.0f} tokens a batch, both models in memory")
-    for name, times, resident in zip(("stock TRL", "ours"), seconds, memory, strict=True):
+    base = find_base_model(EMBEDDED)
+    batches = training_batches(args.output_dir, args.steps + 1)
+    model = load_model(base.folder, torch.device("cpu"), torch.float32)
+    output_layer = model.get_output_embeddings().weight.numel()
+    layers = model.num_parameters() - output_layer
+    del model
+    peak = matmul_speed()
+    peers = {name: Peer(*PEERS[name], base.folder) for name in tqdm(args.peers, desc="starting", unit="peer")}
+    for number, batch in enumerate(tqdm(batches, desc="steps")):
+        for name in list(peers) if number % 2 else reversed(peers):
+            peers[name].step(batch)
+    ours = peers["ours"]
+    print(f"{cpu_name()}, {torch.get_num_threads()} threads, {args.steps} steps of {BATCH} samples")
+    for name, peer in peers.items():
+        peer.process.stdin.close()
+        ratios = sorted(a / b for a, b in zip(peer.seconds[1:], ours.seconds[1:], strict=True))
+        difference = max(abs(a / b - 1) for a, b in zip(peer.losses[:3], ours.losses[:3], strict=True))
         print(
-            f"{name:10} {statistics.median(times):.2f} s a step (median; {min(times):.2f} to {max(times):.2f}), "
-            f"{resident:.1f} GB resident at the peak"
+            f"{name:32} {statistics.median(peer.seconds[1:]):6.2f} s per step; {statistics.median(ratios):5.2f} times ours "
+            f"({ratios[0]:.2f} to {ratios[-1]:.2f}); losses of 3 steps differ by {difference:.0e}; {peer.versions}"
         )
-    print(f"ratio      {statistics.median(ratios):.1f} (median; {ratios[0]:.1f} to {ratios[-1]:.1f})")
-    print(f"largest relative loss difference: {max(differences):.1e}")
-    print(f"matrix multiplication: {peak:.0f} GFLOP/s; our step uses {statistics.median(shares):.0%} of it")
+    shares = [
+        needed_gflop(b, layers, output_layer) / s / peak for b, s in zip(batches[1:], ours.seconds[1:], strict=True)
+    ]
+    print(f"matrix products: {peak:.0f} GFLOP/s; our step reaches {statistics.median(shares):.0%} of it")
 
 
 if __name__ == "__main__":

@@ -1,75 +1,108 @@
-"""Whole files or none, and stale or damaged ones noticed."""
+"""Complete files or none, and stale or damaged ones noticed."""
 
 import json
+import os
+import shlex
 import shutil
 import subprocess
 import sys
-import time
 
 import pytest
-from conftest import ROOT, run_script
+from conftest import ROOT, copy_of, run_script
 
-from emojitune.artifacts import OutputDirectory, UserError, locked, read_jsonl, replacing, replacing_folder
+from emojitune.artifacts import (
+    OutputDirectory,
+    UserError,
+    atomic_write,
+    atomic_write_dir,
+    lock_output_dir,
+    read_jsonl,
+    remove_stale_temp_files,
+    rerun_command,
+    write_json,
+)
+
+DATA, SPLIT, TRAIN, PLOT = "01_prepare_data.py", "02_split_data.py", "03_train_model.py", "04_plot_loss.py"
+EVALUATION, CHAT = "05_test_base.py", "06_test_finetuned_single.py"
+
+
+# ---- writing -------------------------------------------------------------------------------------------------------
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
     path = tmp_path / "a.json"
     path.write_text("old")
-    with pytest.raises(RuntimeError), replacing(path) as temporary:
+    with pytest.raises(RuntimeError), atomic_write(path) as temporary:
         temporary.write_text("half")
         raise RuntimeError
     assert path.read_text() == "old" and list(tmp_path.iterdir()) == [path]
     folder = tmp_path / "folder"
     folder.mkdir()
     (folder / "old").touch()
-    with pytest.raises(RuntimeError), replacing_folder(folder) as temporary:
+    with pytest.raises(RuntimeError), atomic_write_dir(folder) as temporary:
         (temporary / "new").touch()
         raise RuntimeError
     assert [file.name for file in folder.iterdir()] == ["old"]
 
 
-def test_a_torn_last_line_is_dropped_only_where_allowed(tmp_path):
+def test_files_are_flushed_through_handles_that_windows_accepts(tmp_path, monkeypatch):
+    """Its fsync refuses read-only handles, and no step could write a file."""
+    fsync = os.fsync
+
+    def windows_fsync(descriptor):
+        import fcntl
+
+        if fcntl.fcntl(descriptor, fcntl.F_GETFL) & os.O_ACCMODE == os.O_RDONLY:
+            raise OSError(9, "Bad file descriptor")
+        fsync(descriptor)
+
+    monkeypatch.setattr(os, "fsync", windows_fsync)
+    write_json(tmp_path / "a.json", {"😀": 1})
+    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"😀": 1}
+
+
+def test_a_folder_killed_between_its_two_renames_comes_back(tmp_path):
+    """The next step used to delete the old model and the new one."""
+    folder = tmp_path / "03_model"
+    folder.mkdir()
+    (folder / "old").touch()
+    folder.rename(tmp_path / ".old-03_model")
+    (tmp_path / ".tmp-1-03_model").mkdir()
+    remove_stale_temp_files(tmp_path)
+    assert [path.name for path in tmp_path.iterdir()] == ["03_model"] and (folder / "old").exists()
+
+
+def test_a_truncated_last_line_is_dropped_only_where_allowed(tmp_path):
     output = OutputDirectory(tmp_path)
     path = tmp_path / "rows.jsonl"
     path.write_bytes('{"a": 1}\n{"a": 2}\n{"b": "あ'.encode()[:-1])
-    assert read_jsonl(path, "03_train_model.py", output, torn_end=True) == [{"a": 1}, {"a": 2}]
+    assert read_jsonl(path, TRAIN, output, allow_truncated_last_line=True) == [{"a": 1}, {"a": 2}]
     with pytest.raises(UserError, match=r"uv run 03_train_model\.py --output-dir"):
-        read_jsonl(path, "03_train_model.py", output)
+        read_jsonl(path, TRAIN, output)
 
 
-def damage_split(output):
-    with (output / "02_split/train.jsonl").open("a", encoding="utf-8") as file:
-        file.write("{}\n")
+def test_commands_in_advice_work_when_pasted(tmp_path):
+    output = OutputDirectory(tmp_path / "my outputs 日本語")
+    command = rerun_command(SPLIT, output, "--seed", "7")
+    assert shlex.split(command) == ["uv", "run", SPLIT, "--seed", "7", "--output-dir", str(output.root)]
 
 
-def edit_dataset(output):
-    path = output / "01_data/dataset.jsonl"
-    path.write_text(path.read_text(encoding="utf-8") + "\n", encoding="utf-8")
+# ---- stale and damaged ---------------------------------------------------------------------------------------------
+
+
+def test_the_same_result_again_makes_nothing_stale(stages, tmp_path):
+    """The manifests used to hold file times, and their hashes went into the next step's."""
+    output = copy_of(stages["done"], tmp_path)
+    for script in (DATA, SPLIT):
+        assert run_script(script, *stages[script][1], "--output-dir", output) == 0
+    (output / "01_data/labels.png").unlink()  # only looked at
+    for script in (SPLIT, PLOT, EVALUATION):
+        flags = [*stages[script][1], *(["--quick", "--samples", 3] if script == EVALUATION else [])]
+        assert run_script(script, *flags, "--output-dir", output) == 0
 
 
 def split_again(output):
-    assert run_script("02_split_data.py", "--output-dir", output, "--seed", 9) == 0
-
-
-def flip_a_byte(output):
-    path = output / "03_model/model.safetensors"
-    data = bytearray(path.read_bytes())
-    data[len(data) // 2] ^= 1
-    path.write_bytes(data)
-
-
-def cut_weights(output):
-    path = output / "03_model/model.safetensors"
-    path.write_bytes(path.read_bytes()[:1000])
-
-
-def cut_record(output):
-    path = output / "03_training/run.json"
-    path.write_text(path.read_text(encoding="utf-8")[:200], encoding="utf-8")
-
-
-def another_version(output):
-    (output / "03_training/run.json").write_text('{"version": 0}', encoding="utf-8")
+    assert run_script(SPLIT, "--output-dir", output, "--seed", 9) == 0
 
 
 def names_a_file_outside(output):
@@ -79,63 +112,37 @@ def names_a_file_outside(output):
     path.write_text(json.dumps(run), encoding="utf-8")
 
 
-@pytest.fixture(scope="module")
-def whole(tmp_path_factory, tiny_model):
-    """An undamaged output directory after step 4."""
-    folder = tmp_path_factory.mktemp("whole")
-    data = folder / "data.json"
-    from conftest import SMALL_DATA
-
-    data.write_text(json.dumps(SMALL_DATA, ensure_ascii=False), encoding="utf-8")
-    output = folder / "out"
-    for script, *flags in (
-        ("01_prepare_data.py", "--data", data),
-        ("02_split_data.py",),
-        ("03_train_model.py", "--model", tiny_model, "--epochs", 1),
-        ("04_plot_loss.py",),
-    ):
-        assert run_script(script, *flags, "--output-dir", output) == 0
-    return output
-
-
 @pytest.mark.parametrize(
     ("damage", "script", "named", "command"),
     [
-        (edit_dataset, "02_split_data.py", "dataset.jsonl", "uv run 01_prepare_data.py"),
-        (edit_dataset, "03_train_model.py", "dataset.jsonl", "uv run 02_split_data.py"),
-        (damage_split, "03_train_model.py", "train.jsonl", "uv run 02_split_data.py"),
-        (damage_split, "05_test_base.py", "train.jsonl", "uv run 02_split_data.py"),
-        (split_again, "04_plot_loss.py", "train.jsonl", "uv run 03_train_model.py"),
-        (split_again, "05_test_base.py", "train.jsonl", "uv run 03_train_model.py"),
-        (flip_a_byte, "05_test_base.py", "model.safetensors", "uv run 03_train_model.py"),
-        (flip_a_byte, "06_test_finetuned_single.py", "model.safetensors", "uv run 03_train_model.py"),
-        (cut_weights, "06_test_finetuned_single.py", "model.safetensors", "uv run 03_train_model.py"),
-        (cut_record, "05_test_base.py", "run.json", "uv run 03_train_model.py"),
-        (another_version, "06_test_finetuned_single.py", "run.json", "uv run 03_train_model.py"),
-        (names_a_file_outside, "06_test_finetuned_single.py", "run.json", "uv run 03_train_model.py"),
-        (lambda output: shutil.rmtree(output / "03_model"), "06_test_finetuned_single.py", "03_model", "03_train"),
-        (lambda output: shutil.rmtree(output / "02_split"), "03_train_model.py", "split.json", "02_split_data.py"),
+        (split_again, PLOT, "train.jsonl", TRAIN),
+        (split_again, EVALUATION, "train.jsonl", TRAIN),
+        (names_a_file_outside, CHAT, "run.json", TRAIN),
+        (lambda output: shutil.rmtree(output / "03_model"), CHAT, "03_model", TRAIN),
+        (lambda output: shutil.rmtree(output / "02_split"), TRAIN, "split.json", SPLIT),
     ],
 )
-def test_damage_is_noticed_and_named(damage, script, named, command, whole, tmp_path, capsys):
-    output = tmp_path / "moved"
-    shutil.copytree(whole, output)
-    damage(output)
+def test_what_is_stale_or_gone_is_named(damage, script, named, command, evaluated, capsys):
+    damage(evaluated)
     capsys.readouterr()
-    assert run_script(script, "--output-dir", output) == 2
+    assert run_script(script, "--output-dir", evaluated) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and said.startswith("error: "), said
-    assert (named in said and command in said and f"--output-dir {output}" in said) or script.startswith("06")
+    assert named in said and rerun_command(command, OutputDirectory(evaluated)) in said, said
 
 
-DATA, SPLIT, TRAIN, PLOT = "01_prepare_data.py", "02_split_data.py", "03_train_model.py", "04_plot_loss.py"
-EVALUATION, CHAT = "05_test_base.py", "06_test_finetuned_single.py"
-RECORDS = {
+def test_chatting_needs_the_model_and_not_the_data(evaluated, monkeypatch):
+    import io
+
+    shutil.rmtree(evaluated / "02_split")
+    monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO("あ\n".encode()), encoding="utf-8"))
+    assert run_script(CHAT, "--output-dir", evaluated, "--max-new-tokens", 1) == 0
+
+
+FILES = {
     "01_data/report.json": (DATA, SPLIT),
     "02_split/split.json": (SPLIT, TRAIN),
     "03_training/run.json": (TRAIN, CHAT),
-}
-FILES = {
     "01_data/dataset.jsonl": (DATA, SPLIT),
     "02_split/train.jsonl": (SPLIT, TRAIN),
     "02_split/validation.jsonl": (SPLIT, TRAIN),
@@ -147,6 +154,7 @@ FILES = {
     "03_model/chat_template.jinja": (TRAIN, CHAT),
     "03_model/model.safetensors": (TRAIN, EVALUATION),
 }  # each with the step that writes it and one that reads it
+MANIFESTS = list(FILES)[:3]
 WAYS = {
     "emptied": lambda data: b"",
     "cut": lambda data: data[: len(data) // 2],
@@ -161,63 +169,51 @@ WAYS = {
 
 
 @pytest.mark.parametrize("way", WAYS)
-@pytest.mark.parametrize("name", [*FILES, *RECORDS])
-def test_every_artifact_damaged_in_every_way(name, way, whole, tmp_path, capsys):
-    if name in RECORDS and way in ("grown", "one bit flipped"):
-        pytest.skip("a record is read as JSON; those after it hold its hash")
-    output = tmp_path / "moved"
-    shutil.copytree(whole, output)
-    path = output / name
+@pytest.mark.parametrize("name", FILES)
+def test_every_artifact_damaged_in_every_way(name, way, evaluated, capsys):
+    if name in MANIFESTS and way in ("grown", "one bit flipped"):
+        pytest.skip("a manifest is read as JSON, and nothing holds its hash")
+    path = evaluated / name
     damaged = WAYS[way](path.read_bytes())
     if damaged is None:
         path.unlink()
     else:
         path.write_bytes(damaged)
-    writer, reader = {**FILES, **RECORDS}[name]
-    capsys.readouterr()
-    assert run_script(reader, "--output-dir", output) == 2
+    writer, reader = FILES[name]
+    assert run_script(reader, "--output-dir", evaluated) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and said.startswith("error: "), said
-    assert path.name in said and f"uv run {writer} --output-dir {output}" in said, said
+    assert path.name in said and rerun_command(writer, OutputDirectory(evaluated)) in said, said
 
 
-def test_the_output_directory_may_be_moved_and_copied(whole, tmp_path, capsys):
+def test_the_output_directory_may_be_copied(stages, tmp_path):
     output = tmp_path / "somewhere" / "else"
-    shutil.copytree(whole, output, copy_function=shutil.copyfile)  # new times: everything is hashed
-    assert run_script("04_plot_loss.py", "--output-dir", output) == 0
+    shutil.copytree(stages["done"][0], output, copy_function=shutil.copyfile)  # new times
+    for path in output.rglob("*"):
+        os.utime(path, (4_000_000_000, 4_000_000_000))  # in the future: times say nothing, hashes do
+    for script in (SPLIT, PLOT):
+        assert run_script(script, *stages[script][1], "--output-dir", output) == 0
 
 
-def test_a_flipped_byte_with_the_old_time_is_found_with_verify(whole, tmp_path, capsys):
-    import os
-
-    output = tmp_path / "moved"
-    shutil.copytree(whole, output)
-    path = output / "03_model/model.safetensors"
-    times = path.stat()
-    flip_a_byte(output)
-    os.utime(path, ns=(times.st_atime_ns, times.st_mtime_ns))
-    assert run_script("06_test_finetuned_single.py", "--output-dir", output, "--verify") == 2
-    assert "model.safetensors" in capsys.readouterr().err
+# ---- one run at a time ---------------------------------------------------------------------------------------------
 
 
-def test_a_second_run_is_refused_by_name_and_process(tmp_path, capsys, prepared):
+def test_a_second_run_is_refused_by_name_and_process(prepared, capsys):
     code = (
         "import sys, time; sys.path.insert(0, sys.argv[2]); from pathlib import Path\n"
-        "from emojitune.artifacts import OutputDirectory, locked\n"
-        "with locked(OutputDirectory(Path(sys.argv[1])), '03_train_model.py'):\n"
-        "    print('held', flush=True); time.sleep(60)"
+        "from emojitune.artifacts import OutputDirectory, lock_output_dir\n"
+        "with lock_output_dir(OutputDirectory(Path(sys.argv[1])), '03_train_model.py'):\n"
+        "    print('held', flush=True); time.sleep(600)"
     )
     holder = subprocess.Popen([sys.executable, "-c", code, str(prepared), str(ROOT)], stdout=subprocess.PIPE, text=True)
     try:
         assert holder.stdout.readline() == "held\n"
-        capsys.readouterr()
-        assert run_script("02_split_data.py", "--output-dir", prepared) == 2
+        assert run_script(SPLIT, "--output-dir", prepared) == 2
         said = capsys.readouterr().err
         assert "03_train_model.py" in said and str(holder.pid) in said
     finally:
         holder.kill()
         holder.wait()
-    time.sleep(0.1)
-    assert run_script("02_split_data.py", "--output-dir", prepared) == 0  # the lock went with the process
-    with locked(OutputDirectory(prepared), "x"):
+    assert run_script(SPLIT, "--output-dir", prepared) == 0  # the lock went with the process
+    with lock_output_dir(OutputDirectory(prepared), "x"):
         pass

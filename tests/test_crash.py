@@ -6,64 +6,77 @@ point the script is killed, run again and stopped there with SIGINT, again with 
 CRASH_POINTS sets how many points a script gets.
 """
 
+import json
 import os
 import shutil
 import signal
 import sys
+import time
 
 import pytest
-from conftest import STEPS
-from running import Runner, artifacts
+from conftest import STEPS, build_once
+from helpers.forked_runner import Runner, artifacts
 
-pytestmark = pytest.mark.skipif(sys.platform == "win32", reason="needs fork and signals")
+pytestmark = [
+    pytest.mark.slow,
+    pytest.mark.skipif(sys.platform == "win32", reason="needs fork and signals"),
+]
 
 POINTS = int(os.environ.get("CRASH_POINTS", "40"))
+PARTS = 5  # of a script's points, so that the workers share them
 
 
+@pytest.fixture
+def undisturbed(shared, stages):
+    """Of a script: its artifacts, how many writes it makes, and its seconds."""
+
+    def of(script):
+        before, flags = stages[script]
+
+        def build(folder):
+            output = shutil.copytree(before, folder / "out")
+            runner = Runner(script, [*flags, "--output-dir", output])
+            runner.run()  # the server warms up
+            shutil.rmtree(output)
+            shutil.copytree(before, output)
+            start = time.monotonic()
+            assert runner.run(stop_at=None) == 0, runner.said
+            facts = {"seconds": time.monotonic() - start, "writes": runner.writes, "artifacts": artifacts(output)}
+            (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+
+        folder = build_once(shared / f"undisturbed-{script}", build)
+        return json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+
+    return of
+
+
+@pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("script", STEPS)
-def test_stopped_anywhere_and_run_again(script, stages, tmp_path, record_property):
+def test_stopped_anywhere_and_run_again(script, part, stages, undisturbed, shared):
     before, flags = stages[script]
-    output = tmp_path / "out"
+    facts = undisturbed(script)
+    output = shared / f"undisturbed-{script}" / f"out-{part}"
     runner = Runner(script, [*flags, "--output-dir", output])
-
-    def start_over() -> None:
+    assert facts["writes"] >= 3
+    at_writes = range(1, facts["writes"] + 1, max(1, facts["writes"] // POINTS))
+    moments = max(POINTS - len(at_writes), POINTS // 4)
+    points = [{"stop_at": write} for write in at_writes]
+    points += [{"after": facts["seconds"] * (moment + 0.5) / moments} for moment in range(moments)]
+    assert len(points) >= POINTS
+    for point in points[part::PARTS]:
         shutil.rmtree(output, ignore_errors=True)
         shutil.copytree(before, output)
-
-    start_over()
-    runner.run()  # the server warms up
-    start_over()
-    status, whole = runner.run(stop_at=None)
-    assert status == 0, runner.said
-    writes = runner.writes
-    expected = artifacts(output)
-    assert writes >= 3
-
-    at_writes = range(1, writes + 1, max(1, writes // POINTS))
-    moments = max(POINTS - len(at_writes), POINTS // 4)
-    points = [{"stop_at": place} for place in at_writes]
-    points += [{"after": whole * (place + 0.5) / moments} for place in range(moments)]
-    assert len(points) >= POINTS
-    stopped = 0
-    for point in points:
-        start_over()
-        for signum in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
-            status, took = runner.run(**point, signum=signum)
-            where = f"{script}, {signal.Signals(signum).name} at {point}: status {status}\n{runner.said}"
+        for number in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
+            status = runner.run(**point, signum=number)
+            where = f"{script}, {signal.Signals(number).name} at {point}: status {status}\n{runner.said}"
+            assert "Traceback" not in runner.said, where
             if status == 0:  # it was done before the signal came
-                assert artifacts(output) == expected, where
-                continue
-            stopped += 1
-            if signum == signal.SIGKILL:
-                assert status == -signum, where
+                assert artifacts(output) == facts["artifacts"], where
             else:
-                assert status in (-signum, 128 + signum), where
-                assert took < 5 and "Traceback" not in runner.said, f"{took:.1f} s; {where}"
-        status, _ = runner.run()
+                assert status == -number if number == signal.SIGKILL else status in (-number, 128 + number), where
+        status = runner.run()
         where = f"{where}\nand again: status {status}\n{runner.said}"
         assert status == 0, where
-        assert artifacts(output) == expected, where
-        left = [path for path in output.rglob(".*") if path.name != ".lock"]
-        assert not left, f"{left}; {where}"
-    assert stopped >= len(points)
-    record_property("tried", stopped)
+        assert artifacts(output) == facts["artifacts"], where
+        stale = [path for path in output.rglob(".*") if path.name != ".lock"]
+        assert not stale, f"{stale}; {where}"

@@ -99,7 +99,7 @@ def _cache_folder() -> Path:
     except OSError:  # the cache cannot be written; perhaps it holds the model all the same
         from huggingface_hub.constants import HF_ASSETS_CACHE
 
-        folder = Path(HF_ASSETS_CACHE) / "base-model" / "emojitune" / _CONVERSION
+        folder = Path(HF_ASSETS_CACHE) / "emojitune" / "base-model" / _CONVERSION
     if not os.access(folder, os.W_OK) and not _is_complete(folder / "model"):
         raise UserError(
             f"{folder} cannot be written, and the embedded model must be unpacked there once; "

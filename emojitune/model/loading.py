@@ -5,6 +5,7 @@ import ctypes
 import gc
 import json
 import logging as python_logging
+import os
 import re
 import sys
 from collections.abc import Iterator, Sequence
@@ -121,11 +122,32 @@ def load_model(folder: Path, device: "torch.device", dtype: "torch.dtype") -> "P
     return model.to(device).eval()
 
 
+def load_trainable(folder: Path, device: "torch.device", frozen_embeddings: bool) -> "PreTrainedModel":
+    """The model for training, on the CPU until the trainer moves it, in fp32: bf16 weights would round small steps
+    away.
+
+    Raises:
+        UserError: if transformers cannot read it, or if there are several GPUs and no launcher was used.
+    """
+    import torch
+
+    if device.type == "cuda" and torch.cuda.device_count() > 1 and "RANK" not in os.environ:
+        count = torch.cuda.device_count()
+        raise UserError(
+            f"this machine has {count} GPUs: set CUDA_VISIBLE_DEVICES=0 to use one, or start with: "
+            f"uv run accelerate launch --num_processes {count} 03_train_model.py"
+        )
+    model = load_model(folder, torch.device("cpu"), torch.float32)
+    if frozen_embeddings:
+        model.get_input_embeddings().weight.requires_grad_(False)
+    return model
+
+
 def select_device(name: str = "auto") -> "torch.device":
     """The device of that name; `auto` is a GPU when there is one.
 
     Raises:
-        UserError: if this machine has no such device, or if it has several GPUs and no launcher was used.
+        UserError: if this machine has no such device.
     """
     import torch
 

@@ -10,7 +10,16 @@ from pathlib import Path
 from typing import Any
 
 from tqdm import tqdm
-from transformers import ProgressCallback, TrainerCallback, TrainerControl, TrainerState, TrainingArguments
+from transformers import (
+    EarlyStoppingCallback,
+    PrinterCallback,
+    ProgressCallback,
+    Trainer,
+    TrainerCallback,
+    TrainerControl,
+    TrainerState,
+    TrainingArguments,
+)
 
 # The trainer's names for what it logs, and those of loss_history.jsonl.
 _HISTORY_NAMES = {
@@ -172,3 +181,14 @@ class StopOnSignal(TrainerCallback):
         # In mid-epoch, an evaluation would keep the user waiting and would not be the epoch's.
         if self.requested and (state.epoch or 0) % 1:
             control.should_evaluate = control.should_save = False
+
+
+def add_callbacks(trainer: Trainer, loss_history: Path, patience: int | None) -> tuple[StopOnSignal, StopOnDivergence]:
+    """Give the trainer our callbacks; the two that it returns tell why a run ended."""
+    stop, divergence = StopOnSignal(), StopOnDivergence()
+    trainer.remove_callback(PrinterCallback)
+    for callback in (ProgressBar(), LossHistory(loss_history), divergence, stop):
+        trainer.add_callback(callback)
+    if patience:
+        trainer.add_callback(EarlyStoppingCallback(patience))
+    return stop, divergence

@@ -73,7 +73,9 @@ def llama(tmp_path_factory, tiny_tokenizer):
 @pytest.mark.parametrize("merge", [True, False], ids=["tree", "flat"])
 @pytest.mark.parametrize("lora", [True, False], ids=["lora", "full"])
 @pytest.mark.parametrize("family", ["gemma", "llama"])
-def test_loss_and_gradients_equal_stock_trl(family, lora, merge, tiny_model, llama, tiny_tokenizer, tmp_path, monkeypatch):
+def test_loss_and_gradients_equal_stock_trl(
+    family, lora, merge, tiny_model, llama, tiny_tokenizer, tmp_path, monkeypatch
+):
     if not merge:
         monkeypatch.setattr("emojitune.model.prefix_tree._TREE_MODELS", ())
     folder = tiny_model if family == "gemma" else llama

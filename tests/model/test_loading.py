@@ -1,0 +1,110 @@
+"""Tokenizer, chat template, device and memory."""
+
+import json
+import os
+import subprocess
+import sys
+from types import SimpleNamespace
+
+import pytest
+import torch
+from conftest import ROOT
+from transformers import AutoTokenizer, PreTrainedTokenizerFast
+
+from emojitune.artifacts import UserError
+from emojitune.model import loading
+from emojitune.model.base_model import EMBEDDED, find_base_model
+from emojitune.model.loading import save_tokenizer, select_device, select_dtype, token_lengths
+
+CONVERSATION = [
+    {"role": "system", "content": "分類して"},
+    {"role": "user", "content": " 今日は最高 "},
+    {"role": "assistant", "content": "😀"},
+    {"role": "user", "content": "でも眠い"},
+]
+
+
+def test_the_prompt_is_googles(tokenizer):
+    text = tokenizer.apply_chat_template(CONVERSATION, add_generation_prompt=True, tokenize=False)
+    assert text == (
+        "<bos><start_of_turn>user\n分類して\n\n今日は最高<end_of_turn>\n<start_of_turn>model\n😀<end_of_turn>\n"
+        "<start_of_turn>user\nでも眠い<end_of_turn>\n<start_of_turn>model\n"
+    )
+
+
+def test_the_saved_template_has_no_generation_marks_and_renders_the_same(tiny_tokenizer, tmp_path):
+    """Other engines refuse the marks."""
+    marked = tiny_tokenizer.apply_chat_template(CONVERSATION, add_generation_prompt=True, tokenize=False)
+    save_tokenizer(tiny_tokenizer, tmp_path)
+    assert "generation -%}" not in (tmp_path / "chat_template.jinja").read_text(encoding="utf-8")
+    assert "generation -%}" in tiny_tokenizer.chat_template
+    loaded = AutoTokenizer.from_pretrained(tmp_path)
+    assert loaded.apply_chat_template(CONVERSATION, add_generation_prompt=True, tokenize=False) == marked
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    assert config["tokenizer_class"] == "PreTrainedTokenizerFast"  # transformers 4 knows no TokenizersBackend
+
+
+def test_the_tokenizer_is_what_transformers_reads(tokenizer):
+    stock = PreTrainedTokenizerFast.from_pretrained(find_base_model(EMBEDDED).folder, local_files_only=True)
+    assert tokenizer.backend_tokenizer.to_str() == stock.backend_tokenizer.to_str()
+    assert tokenizer.special_tokens_map == stock.special_tokens_map
+
+
+def test_token_lengths_are_those_of_the_rendered_conversation(tokenizer):
+    expected = [len(tokenizer.apply_chat_template(c, return_dict=True)["input_ids"]) for c in (CONVERSATION[:3],)]
+    assert token_lengths([CONVERSATION[:3]]) == expected
+
+
+def test_a_device_that_is_not_there_is_one_sentence(monkeypatch):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setattr(torch.backends.mps, "is_available", lambda: False)
+    assert select_device("auto").type == select_device("cpu").type == "cpu"
+    with pytest.raises(UserError, match="--device cuda: PyTorch finds no such device"):
+        select_device("cuda")
+
+
+@pytest.mark.parametrize(("native", "dtype"), [(True, torch.bfloat16), (False, torch.float32)])
+def test_a_gpu_that_only_emulates_bf16_trains_in_fp32(native, dtype, monkeypatch):
+    """A T4 says that it supports bf16 and is slower with it."""
+    monkeypatch.setattr(torch.cuda, "is_bf16_supported", lambda including_emulation=True: including_emulation or native)
+    assert select_dtype(torch.device("cuda")) == dtype
+    assert select_dtype(torch.device("cpu")) == select_dtype(torch.device("mps")) == torch.float32
+
+
+def test_a_read_only_cache_that_holds_the_model_is_used(tmp_path):
+    """It used to be converted again into the temporary folder."""
+    code = (
+        "import os, json, sys; from pathlib import Path; from emojitune.model import base_model\n"
+        "os.access = lambda *_: False\n"
+        "target = Path(os.environ['HF_HOME']) / 'assets/emojitune/base-model' / base_model._CONVERSION / 'model'\n"
+        "if sys.argv[1] == 'full':\n"
+        "    target.mkdir(parents=True); (target / 'a').write_text('x')\n"
+        "    (target / 'recorded.json').write_text(json.dumps({'a': {'sha256': '', 'bytes': 1}}))\n"
+        "print(base_model._cache_folder())"
+    )
+    for state, words in (("full", "emojitune"), ("empty", "set HF_HOME to a folder of yours")):
+        environment = {**os.environ, "HF_HOME": str(tmp_path / state)}
+        done = subprocess.run(
+            [sys.executable, "-c", code, state], cwd=ROOT, env=environment, capture_output=True, text=True
+        )
+        assert words in done.stdout + done.stderr, done.stderr
+
+
+def test_peak_memory_is_this_process_own_and_not_that_of_its_parent():
+    measure = "from emojitune.model.loading import peak_memory_bytes as p; print(p()); x = bytearray(2**27); print(p())"
+    parent = f"import subprocess, sys; held = bytearray(2**29); subprocess.run([sys.executable, '-c', {measure!r}])"
+    said = subprocess.run([sys.executable, "-c", parent], cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    before, after = map(int, said.split())
+    assert before < 2**28
+    assert before + 2**27 - 2**20 <= after < 2**29  # the kernel counts a few dozen pages late
+
+
+def test_memory_of_systems_without_proc_and_resource(monkeypatch):
+    """Windows has neither."""
+    monkeypatch.setattr(loading, "Path", lambda _: SimpleNamespace(read_text=_missing))
+    monkeypatch.setitem(sys.modules, "resource", None)
+    assert loading.peak_memory_bytes() == 0
+
+
+def _missing():
+    raise FileNotFoundError

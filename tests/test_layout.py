@@ -1,0 +1,45 @@
+"""Imports go one way; functions and files stay short."""
+
+import ast
+
+import pytest
+from conftest import ROOT
+
+# Each may import those after it, and itself.
+LAYERS = ["reporting", "evaluation", "inference", "training", "model", "data", "cli", "stats", "artifacts"]
+PACKAGE = sorted((ROOT / "emojitune").rglob("*.py"))
+SCRIPTS = [*sorted(ROOT.glob("0*.py")), ROOT / "run_pipeline.py"]
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.ImportFrom) and node.module:
+            yield node.module
+        elif isinstance(node, ast.Import):
+            yield from (name.name for name in node.names)
+
+
+@pytest.mark.parametrize("path", PACKAGE, ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_imports_go_one_way(path):
+    layer = path.relative_to(ROOT / "emojitune").parts[0].removesuffix(".py")
+    for name in imports(path):
+        assert not name[:1].isdigit()
+        if name.startswith("emojitune.") and layer != "__init__":
+            other = name.split(".")[1]
+            assert LAYERS.index(other) >= LAYERS.index(layer), f"{layer} imports {name}"
+            assert {layer, other} != {"training", "inference"} and (layer, other) != ("evaluation", "training")
+        assert layer != "data" or not name.startswith("torch")
+
+
+@pytest.mark.parametrize("path", [*PACKAGE, *SCRIPTS], ids=lambda path: path.relative_to(ROOT).as_posix())
+def test_functions_and_files_are_short(path):
+    text = path.read_text(encoding="utf-8")
+    assert text.count("\n") <= 300
+    for node in ast.walk(ast.parse(text)):
+        if isinstance(node, ast.FunctionDef) and node.name != "parse_arguments":
+            length = node.end_lineno - node.lineno + 1
+            assert length <= (90 if node.name == "main" else 60), f"{node.name} has {length} lines"
+
+
+def test_the_package_is_at_most_three_thousand_lines():
+    assert sum(path.read_text(encoding="utf-8").count("\n") for path in PACKAGE) <= 3000

@@ -1,0 +1,63 @@
+"""Exactly which tokens are supervised."""
+
+import pytest
+from conftest import SMALL_DATA, SYSTEM, conversation, sample
+
+from emojitune.artifacts import UserError
+from emojitune.data.samples import load_samples
+from emojitune.training.tokenization import (
+    IGNORE_INDEX,
+    highlight_labels,
+    later_turns_as_single_turns,
+    tokenize,
+)
+
+
+def supervised(row, tokenizer):
+    return tokenizer.decode([label for label in row["labels"] if label != IGNORE_INDEX])
+
+
+def test_exactly_the_emojis_and_the_ends_of_their_turns_are_supervised(tiny_tokenizer):
+    rows = tokenize(load_samples(SMALL_DATA), tiny_tokenizer, 512, "training")
+    for row, source in zip(rows, SMALL_DATA, strict=True):
+        labels = [message["content"] for message in source["messages"] if message["role"] == "assistant"]
+        assert supervised(row, tiny_tokenizer) == "".join(f"{label}<end_of_turn>" for label in labels)
+        assert row["input_ids"].count(tiny_tokenizer.bos_token_id) == 1
+    assert "【😭<end_of_turn>】⏎" in highlight_labels(rows[5], tiny_tokenizer)
+
+
+def test_a_turn_of_weight_zero_carries_no_loss(tiny_tokenizer):
+    row = conversation([("雨だ", "😩"), ("やんだ", "😀"), ("虹", "🤩")])
+    row["messages"][4]["weight"] = 0
+    [tokenized] = tokenize(load_samples([row]), tiny_tokenizer, 512, "training")
+    assert supervised(tokenized, tiny_tokenizer) == "😩<end_of_turn>🤩<end_of_turn>"
+    assert [s.label for s in later_turns_as_single_turns(load_samples([row]))] == ["🤩"]
+
+
+@pytest.mark.parametrize("split", ["training", "validation"])
+def test_a_sample_above_max_length_is_refused_and_not_dropped(split, tiny_tokenizer):
+    """TRL used to cut it, and to drop it in silence when its reply was cut off."""
+    rows = load_samples([sample("短い", "😀"), sample("長い" * 100, "😀")])
+    with pytest.raises(UserError, match=rf"sample 2 of the {split} split has \d+ tokens, above --max-length 128"):
+        tokenize(rows, tiny_tokenizer, 128, split)
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda t: t.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", ""), "no token that carries"),
+        (lambda t: t.replace(" + '<end_of_turn>' -}}{%- endgen", " -}}{%- endgen"), "does not learn to stop"),
+        (lambda t: "{{ bos_token }}" + t, "two <bos>"),
+    ],
+    ids=["no marks", "no stop", "two bos"],
+)
+def test_a_template_that_would_train_the_wrong_tokens_is_refused(change, words, tiny_tokenizer, monkeypatch):
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", change(tiny_tokenizer.chat_template))
+    with pytest.raises(UserError, match=words):
+        tokenize(load_samples([sample("雨だ", "😩")]), tiny_tokenizer, 512, "training")
+
+
+def test_later_turns_come_by_themselves_with_their_system_prompt():
+    rows = [conversation([("一", "😀"), ("二", "😀"), ("三", "😭")]), sample("四", "😤")]
+    single = [row.as_json() for row in later_turns_as_single_turns(load_samples(rows))]
+    assert single == [sample("二", "😀", SYSTEM), sample("三", "😭", SYSTEM)]
