@@ -1,9 +1,14 @@
 """What ends a script, as a status and at most one sentence."""
 
+import os
+import subprocess
+import sys
+
 import pytest
+from conftest import ROOT
 
 from emojitune.artifacts import UserError
-from emojitune.command_line import exit_status
+from emojitune.cli import run_main
 
 
 def ends_with(error, behind=None):
@@ -14,7 +19,7 @@ def ends_with(error, behind=None):
         finally:
             raise error
 
-    return exit_status(main)
+    return run_main(main)
 
 
 @pytest.mark.parametrize(("signal", "status"), [(KeyboardInterrupt(), 130), (KeyboardInterrupt("SIGTERM"), 143)])
@@ -26,10 +31,25 @@ def test_an_interrupt_is_one_even_when_a_library_fails_at_cleaning_up(signal, st
     assert capsys.readouterr().err.strip() == ""
 
 
-def test_what_the_user_can_mend_is_a_sentence_and_a_bug_is_not_hidden(capsys):
+def test_an_error_the_user_can_fix_is_a_sentence_and_a_bug_is_not_hidden(capsys):
     assert ends_with(UserError("name it")) == 2
     assert capsys.readouterr().err == "error: name it\n"
     assert ends_with(MemoryError()) == 2
     assert "--batch-size" in capsys.readouterr().err
     with pytest.raises(ValueError, match="bug"):
         ends_with(ValueError("bug"))
+
+
+def test_the_traceback_behind_a_sentence_can_be_asked_for(capsys, monkeypatch):
+    monkeypatch.setenv("EMOJITUNE_TRACEBACK", "1")
+    assert ends_with(UserError("name it")) == 2
+    said = capsys.readouterr().err
+    assert "Traceback" in said and "error: name it" in said
+
+
+def test_a_console_that_is_not_utf8_shows_emojis_all_the_same():
+    """As on Windows with code page 932, where nothing asks for UTF-8."""
+    code = "from emojitune.cli import run_main; run_main(lambda argv: print('😀日本語'))"
+    environment = {**os.environ, "PYTHONIOENCODING": "cp932", "PYTHONUTF8": "0"}
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, env=environment)
+    assert done.stdout.decode("utf-8").strip() == "😀日本語", done.stderr

@@ -1,0 +1,79 @@
+"""Score a run on posts.json: 500 posts, 20 per label, by writers who wrote nothing for training.
+
+    uv run benchmarks/posts.py --output-dir outputs
+
+The yardstick of the dataset: it is never trained on and nothing is chosen by it. Each post was read blind by three
+readers, and its label is the one that at least two of them chose.
+"""
+
+import argparse
+import json
+import sys
+from collections import defaultdict
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent.parent))
+
+from emojitune.evaluation.baselines import ngram_choices
+from tqdm import tqdm
+
+from emojitune.artifacts import OutputDirectory, load_verified_manifest, read_jsonl
+from emojitune.cli import output_directory
+from emojitune.data.emojis import emotion_group
+from emojitune.data.samples import Sample, load_samples
+from emojitune.evaluation.predictions import EvalExample, build_examples, predict
+from emojitune.inference.chat_model import load_finetuned
+from emojitune.model.loading import select_device
+from emojitune.stats import Rate, rate_of
+
+POSTS = Path(__file__).parent / "posts.json"
+
+
+def load_posts(system: str | None) -> list[EvalExample]:
+    rows = json.loads(POSTS.read_text(encoding="utf-8"))
+    head = [{"role": "system", "content": system}] if system else []
+    samples = [
+        Sample(
+            number,
+            (*head, {"role": "user", "content": row["text"]}, {"role": "assistant", "content": row["label"]}),
+            {"form": row["form"]},
+        )
+        for number, row in enumerate(rows, 1)
+    ]
+    return build_examples(samples)
+
+
+def rates(choices: list[str], posts: list[EvalExample]) -> tuple[Rate, Rate]:
+    """Exact and group accuracy."""
+    exact = rate_of([choice == post.label for choice, post in zip(choices, posts, strict=True)])
+    group = [emotion_group(choice) == emotion_group(post.label) for choice, post in zip(choices, posts, strict=True)]
+    return exact, rate_of(group)
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("--output-dir", type=output_directory, default=OutputDirectory(Path("outputs")))
+    args = parser.parse_args()
+    output: OutputDirectory = args.output_dir
+    run = load_verified_manifest("03_train_model.py", output)
+    train = load_samples(read_jsonl(output.train, "02_split_data.py", output))
+    posts = load_posts(run["system_prompt"])
+    model = load_finetuned(output, run, select_device())
+    with tqdm(total=len(posts), desc="posts", unit="reply") as bar:
+        predictions = predict(model, posts, run["labels"], bar.update)
+    ours, ngram = [p.choice for p in predictions], ngram_choices(train, posts)
+    print(f"{'':14}{'exact':>20}{'group':>20}{'n-gram exact':>20}{'n-gram group':>20}")
+    slices: dict[str, list[int]] = defaultdict(list)
+    for index, post in enumerate(posts):
+        for key in ("all", post.fields["form"], emotion_group(post.label)):
+            slices[key].append(index)
+    for key, indices in slices.items():
+        chosen = [posts[i] for i in indices]
+        cells = [str(rate) for choices in (ours, ngram) for rate in rates([choices[i] for i in indices], chosen)]
+        print(f"{key:14}" + "".join(f"{cell:>20}" for cell in cells))
+    free = rate_of([p.reply == p.label for p in predictions])
+    print(f"free replies, exact: {free}")
+
+
+if __name__ == "__main__":
+    main()
