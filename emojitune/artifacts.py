@@ -7,7 +7,6 @@ import os
 import shlex
 import shutil
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -23,71 +22,26 @@ class UserError(Exception):
     """An error the user can fix. Its text is one sentence: what, where, and what to do."""
 
 
-@dataclass(frozen=True)
 class OutputDirectory:
     """The files of one experiment, each step's in a folder numbered as the script that writes it."""
 
-    root: Path
-
-    @property
-    def dataset(self) -> Path:
-        return self.root / "01_data/dataset.jsonl"
-
-    @property
-    def report(self) -> Path:
-        return self.root / MANIFESTS["01_prepare_data.py"]
-
-    @property
-    def labels_plot(self) -> Path:
-        return self.root / "01_data/labels.png"
-
-    @property
-    def train(self) -> Path:
-        return self.root / "02_split/train.jsonl"
-
-    @property
-    def validation(self) -> Path:
-        return self.root / "02_split/validation.jsonl"
-
-    @property
-    def split(self) -> Path:
-        return self.root / MANIFESTS["02_split_data.py"]
-
-    @property
-    def model(self) -> Path:
-        return self.root / "03_model"
-
-    @property
-    def training(self) -> Path:
-        return self.root / "03_training"
-
-    @property
-    def adapter(self) -> Path:
-        return self.training / "adapter"
-
-    @property
-    def checkpoints(self) -> Path:
-        return self.training / "checkpoints"
-
-    @property
-    def loss_history(self) -> Path:
-        return self.training / "loss_history.jsonl"
-
-    @property
-    def run(self) -> Path:
-        return self.root / MANIFESTS["03_train_model.py"]
-
-    @property
-    def loss_plot(self) -> Path:
-        return self.root / "04_loss/loss.png"
-
-    @property
-    def diagnosis(self) -> Path:
-        return self.root / "04_loss/diagnosis.json"
-
-    @property
-    def evaluation(self) -> Path:
-        return self.root / "05_evaluation"
+    def __init__(self, root: Path) -> None:
+        self.root = root
+        self.dataset = root / "01_data/dataset.jsonl"
+        self.report = root / MANIFESTS["01_prepare_data.py"]
+        self.labels_plot = root / "01_data/labels.png"
+        self.train = root / "02_split/train.jsonl"
+        self.validation = root / "02_split/validation.jsonl"
+        self.split = root / MANIFESTS["02_split_data.py"]
+        self.model = root / "03_model"
+        self.training = root / "03_training"
+        self.adapter = root / "03_training/adapter"
+        self.checkpoints = root / "03_training/checkpoints"
+        self.loss_history = root / "03_training/loss_history.jsonl"
+        self.run = root / MANIFESTS["03_train_model.py"]
+        self.loss_plot = root / "04_loss/loss.png"
+        self.diagnosis = root / "04_loss/diagnosis.json"
+        self.evaluation = root / "05_evaluation"
 
 
 def rerun_command(script: str, output: OutputDirectory, *flags: str) -> str:

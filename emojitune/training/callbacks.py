@@ -7,19 +7,9 @@ import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
 
 from tqdm import tqdm
-from transformers import (
-    EarlyStoppingCallback,
-    PrinterCallback,
-    ProgressCallback,
-    Trainer,
-    TrainerCallback,
-    TrainerControl,
-    TrainerState,
-    TrainingArguments,
-)
+from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
 # The trainer's names for what it logs, and those of loss_history.jsonl.
 _HISTORY_NAMES = {
@@ -45,9 +35,7 @@ class LossHistory(TrainerCallback):
     def __init__(self, path: Path) -> None:
         self.path = path
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **_: Any
-    ) -> None:
+    def on_log(self, args, state, control, logs=None, **_):
         values = {ours: float(logs[theirs]) for theirs, ours in _HISTORY_NAMES.items() if theirs in (logs or {})}
         if not state.is_world_process_zero or not values.keys() & {"training_loss", "validation_loss"}:
             return
@@ -61,20 +49,20 @@ class LossHistory(TrainerCallback):
 class ProgressBar(ProgressCallback):
     """A bar for training, one for each evaluation, and after a few steps an estimate of the whole run."""
 
-    def on_train_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_begin(self, args, state, control, **_):
         # The training bar starts with the first step: an evaluation before it would spoil its estimate.
         self.current_step = self.first_step = state.global_step
         self.evaluation_seconds = self.evaluation_start = None
         self.shown: dict[str, str] = {}
 
-    def on_step_begin(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_begin(self, args, state, control, **_):
         if state.is_world_process_zero and self.training_bar is None:
             self.training_bar = tqdm(
                 total=state.max_steps, initial=state.global_step, desc="training", unit="step", dynamic_ncols=True
             )
             self.training_start = time.perf_counter()
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(self, args, state, control, **_):
         super().on_step_end(args, state, control)
         if state.is_world_process_zero and state.global_step - self.first_step == TIMED_STEPS:
             step = (time.perf_counter() - self.training_start) / TIMED_STEPS
@@ -82,14 +70,7 @@ class ProgressBar(ProgressCallback):
             total = step * (state.max_steps - self.first_step) + evaluations * (self.evaluation_seconds or 0)
             self.training_bar.write(f"About {total / 60:.0f} minutes on this machine, at {step:.1f} s per step")
 
-    def on_prediction_step(
-        self,
-        args: TrainingArguments,
-        state: TrainerState,
-        control: TrainerControl,
-        eval_dataloader: Any = None,
-        **_: Any,
-    ) -> None:
+    def on_prediction_step(self, args, state, control, eval_dataloader=None, **_):
         if not state.is_world_process_zero:
             return
         if self.prediction_bar is None:
@@ -99,16 +80,14 @@ class ProgressBar(ProgressCallback):
             self.evaluation_start = time.perf_counter()
         self.prediction_bar.update(1)
 
-    def on_evaluate(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_evaluate(self, args, state, control, **_):
         if self.evaluation_start:
             self.evaluation_seconds = time.perf_counter() - self.evaluation_start
         super().on_evaluate(args, state, control)
         if self.training_bar is not None:
             self.training_bar.last_print_t = time.time()  # the pause is not part of a step's time
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **_: Any
-    ) -> None:
+    def on_log(self, args, state, control, logs=None, **_):
         if not state.is_world_process_zero or not logs:
             return
         if "loss" in logs:
@@ -123,7 +102,7 @@ class ProgressBar(ProgressCallback):
         if self.training_bar is not None:
             self.training_bar.set_postfix(self.shown)
 
-    def on_train_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_train_end(self, args, state, control, **_):
         for bar in (self.prediction_bar, self.training_bar):
             if bar is not None:
                 bar.close()
@@ -136,15 +115,13 @@ class StopOnDivergence(TrainerCallback):
     def __init__(self) -> None:
         self.diverged = False
 
-    def on_log(
-        self, args: TrainingArguments, state: TrainerState, control: TrainerControl, logs: dict | None = None, **_: Any
-    ) -> None:
+    def on_log(self, args, state, control, logs=None, **_):
         losses = [float(logs[name]) for name in ("loss", "eval_loss") if name in (logs or {})]
         if any(not math.isfinite(loss) or loss > DIVERGED_LOSS for loss in losses):
             self.diverged = True
             control.should_training_stop = True
 
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_epoch_end(self, args, state, control, **_):
         if self.diverged:
             control.should_evaluate = control.should_save = False
 
@@ -173,11 +150,11 @@ class StopOnSignal(TrainerCallback):
         self.exit_status = 128 + number
         tqdm.write("Stopping after this step with a checkpoint; press Ctrl+C again to stop at once without one")
 
-    def on_step_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_step_end(self, args, state, control, **_):
         if self.requested:
             control.should_save = control.should_training_stop = True
 
-    def on_epoch_end(self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **_: Any) -> None:
+    def on_epoch_end(self, args, state, control, **_):
         # In mid-epoch, an evaluation would keep the user waiting and would not be the epoch's.
         if self.requested and (state.epoch or 0) % 1:
             control.should_evaluate = control.should_save = False
