@@ -17,15 +17,15 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
+from emojitune.chat import Generation, prompt_tokens
+from emojitune.command_line import output_directory
+from emojitune.dataset import load_samples
+from emojitune.loading import Speaker, load_base, load_finetuned
 from tqdm import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from emojitune.artifacts import checked_record, read_jsonl
-from emojitune.chat import Generation, prompt_tokens
-from emojitune.command_line import output_directory
-from emojitune.dataset import load_samples
 from emojitune.evaluation import Item, items_of, restricted
-from emojitune.loading import Speaker, load_base, load_finetuned
 from emojitune.model import find_base_model, load_model, quiet_transformers, stop_tokens
 
 ROUNDS = 5

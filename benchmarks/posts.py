@@ -14,22 +14,21 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from emojitune.evaluation.baselines import ngram_choices
 from tqdm import tqdm
 
 from emojitune.artifacts import OutputDirectory, load_verified_manifest, read_jsonl
 from emojitune.cli import output_directory
 from emojitune.data.emojis import emotion_group
 from emojitune.data.samples import Sample, load_samples
+from emojitune.evaluation.baselines import ngram_choices
 from emojitune.evaluation.predictions import EvalExample, build_examples, predict
 from emojitune.inference.chat_model import load_finetuned
-from emojitune.model.loading import select_device
 from emojitune.stats import Rate, rate_of
 
 POSTS = Path(__file__).parent / "posts.json"
 
 
-def load_posts(system: str | None) -> list[EvalExample]:
+def load_posts(system: str | None, labels: list[str]) -> list[EvalExample]:
     rows = json.loads(POSTS.read_text(encoding="utf-8"))
     head = [{"role": "system", "content": system}] if system else []
     samples = [
@@ -40,7 +39,7 @@ def load_posts(system: str | None) -> list[EvalExample]:
         )
         for number, row in enumerate(rows, 1)
     ]
-    return build_examples(samples)
+    return build_examples(samples, labels)[0]
 
 
 def rates(choices: list[str], posts: list[EvalExample]) -> tuple[Rate, Rate]:
@@ -57,8 +56,8 @@ def main() -> None:
     output: OutputDirectory = args.output_dir
     run = load_verified_manifest("03_train_model.py", output)
     train = load_samples(read_jsonl(output.train, "02_split_data.py", output))
-    posts = load_posts(run["system_prompt"])
-    model = load_finetuned(output, run, select_device())
+    posts = load_posts(run["system_prompt"], run["labels"])
+    model = load_finetuned(output, run, "auto")
     with tqdm(total=len(posts), desc="posts", unit="reply") as bar:
         predictions = predict(model, posts, run["labels"], bar.update)
     ours, ngram = [p.choice for p in predictions], ngram_choices(train, posts)

@@ -48,7 +48,7 @@ def pad(examples: list[dict]) -> dict[str, torch.Tensor]:
 
 def flatten(examples: list[dict]) -> dict[str, torch.Tensor]:
     """The rows one after the other, with `logits_to_keep` a mask of the positions that predict a label."""
-    shifted = [example["labels"][1:] + [IGNORE_INDEX] for example in examples]
+    shifted = [[*example["labels"][1:], IGNORE_INDEX] for example in examples]
     targets = torch.tensor([label for row in shifted for label in row])
     return {
         "input_ids": torch.tensor([[token for example in examples for token in example["input_ids"]]]),

@@ -127,8 +127,8 @@ def main() -> None:
         ratios = sorted(a / b for a, b in zip(peer.seconds[1:], ours.seconds[1:], strict=True))
         difference = max(abs(a / b - 1) for a, b in zip(peer.losses[:3], ours.losses[:3], strict=True))
         print(
-            f"{name:32} {statistics.median(peer.seconds[1:]):6.2f} s per step; {statistics.median(ratios):5.2f} times ours "
-            f"({ratios[0]:.2f} to {ratios[-1]:.2f}); losses of 3 steps differ by {difference:.0e}; {peer.versions}"
+            f"{name:32} {statistics.median(peer.seconds[1:]):6.2f} s per step; {statistics.median(ratios):5.2f} times "
+            f"ours ({ratios[0]:.2f} to {ratios[-1]:.2f}); losses of 3 steps differ by {difference:.0e}; {peer.versions}"
         )
     shares = [
         needed_gflop(b, layers, output_layer) / s / peak for b, s in zip(batches[1:], ours.seconds[1:], strict=True)
