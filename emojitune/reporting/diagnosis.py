@@ -6,7 +6,7 @@ All losses here are answer losses: the loss without the end-of-turn tokens, whic
 import math
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from emojitune.artifacts import OutputDirectory, rerun_command
 from emojitune.stats import ci_half_width
@@ -14,21 +14,23 @@ from emojitune.stats import ci_half_width
 # The loss above which step 3 stops a run. Reporting does not import training: a test keeps the two constants equal.
 DIVERGED_LOSS = 50.0
 
-# Below so many validation samples a curve is mostly noise: one sample is more than 4 % of the mean.
-FEW_VALIDATION_SAMPLES = 25
+FEW_VALIDATION_SAMPLES = 25  # one of so few is 4 % of the mean: the curve is mostly noise
 
 # A change counts when it is larger than chance makes it. The loss of single samples spreads about as widely as its
 # mean, so the mean of n of them has a standard error of 1/sqrt(n) of itself; between two epochs on the same samples
 # most of that cancels, and half is left. Never less than 2 %, which nobody would act on.
 MIN_CHANGE = 0.02
 
-# Changes are relative to the loss, but to no loss below this: from 0.0001 to 0.0002 is not "twice as bad".
-MIN_LOSS = 0.01
-
+MIN_LOSS = 0.01  # changes are relative to the loss, but to none below this: 0.0002 is not "twice as bad" as 0.0001
 CLEAR, STRONG = 0.10, 0.30  # how much worse than the best epoch the last one is
+UNDERFIT_SHARE = 0.6  # of the loss of guessing, ln(labels): a training loss above it means that little was learnt
 
-# Guessing gives a loss of ln(labels). A model whose training loss stays above this share of it has learnt little.
-UNDERFIT_SHARE = 0.6
+# What it means that validation is so far above training: half as probable is ln(2).
+GAPS = (
+    (0.1, "what it learns holds for new samples too"),
+    (math.log(2), "some of what it learns holds for the training samples only"),
+    (math.inf, "it knows much of the training data by heart"),
+)
 
 
 @dataclass(frozen=True)
@@ -96,12 +98,9 @@ def _epoch_means(steps: Sequence[tuple[float, float | None]], last: float) -> li
     return [(float(min(epoch, last)), None if math.isnan(mean) else mean) for epoch, mean in means.items()]
 
 
-@dataclass(frozen=True)
-class _Epoch:
-    """A finished epoch. `training` is None where no step of it was logged."""
-
+class _Epoch(NamedTuple):
     number: int
-    training: float | None
+    training: float | None  # None where no step of it was logged
     validation: float
     accuracy: float
 
@@ -111,23 +110,13 @@ def diagnose(curve: LossCurve, validation_samples: int, labels: int, output: Out
     guessing would give. Whether it diverged is read off the history, by the rule that step 3 stops by: the same rows
     and the same rule give what `ended` in run.json says, and they give it for a run in progress as well."""
     training = dict(curve.training)
-    epochs = [
-        _Epoch(round(epoch), training.get(epoch), loss, accuracy)
-        for epoch, loss, accuracy in curve.validation
-        if epoch > 0 and loss is not None
-    ]
+    after = [point for point in curve.validation if point[0] > 0 and point[1] is not None]
+    epochs = [_Epoch(round(epoch), training.get(epoch), loss, accuracy) for epoch, loss, accuracy in after]
     best = min(epochs, key=lambda epoch: epoch.validation, default=None)
     if curve.diverged:
         return _diverged(best, curve, output)
-    if best is None:
-        advice = f"Let the run finish; if it was interrupted: {_train(output, '--resume')}"
-        return _too_little(None, "no epoch has ended", "There is no validation loss after training yet.", advice)
-    if validation_samples < FEW_VALIDATION_SAMPLES:
-        return _few_samples(best, validation_samples, output)
-    if len(epochs) == 1:
-        why = "One epoch gives one point; overfitting would show in the second or third."
-        advice = f"Train longer to see the curve turn; the best epoch is kept: {_train(output, '--epochs', '4')}"
-        return _too_little(best, "one epoch", why, advice)
+    if best is None or len(epochs) == 1 or validation_samples < FEW_VALIDATION_SAMPLES:
+        return _too_little(best, validation_samples, output)
     last, previous = epochs[-1], epochs[-2]
     noise = max(MIN_CHANGE, 0.5 / math.sqrt(validation_samples))
     losses = [epoch.training for epoch in epochs if epoch.training is not None]
@@ -135,28 +124,22 @@ def diagnose(curve: LossCurve, validation_samples: int, labels: int, output: Out
         return _unstable(best, losses, curve, output)
     if _change(last.validation, best.validation) > noise:
         return _overfitting(best, last, output)
-    learnt_little = bool(losses) and labels > 1 and losses[-1] > UNDERFIT_SHARE * math.log(labels)
     if best is last and -_change(last.validation, previous.validation) > noise:
         return _still_improving(last, previous, output)
-    return _underfitting(last, best, labels, curve, output) if learnt_little else _levelled_off(best, noise)
+    if losses and labels > 1 and losses[-1] > UNDERFIT_SHARE * math.log(labels):
+        return _underfitting(best, last, labels, curve, output)
+    return _levelled_off(best, noise)
 
 
 def _change(loss: float, before: float) -> float:
     return (loss - before) / max(before, MIN_LOSS)
 
 
-def _gap(epoch: _Epoch) -> list[str]:
-    """How far apart training and validation are at an epoch, and what that means: a sentence, none without both."""
-    if epoch.training is None:
+def _gap(epoch: _Epoch | None) -> list[str]:
+    """How far apart training and validation are, and what that means: one sentence, or none without both."""
+    if epoch is None or epoch.training is None:
         return []
-    gap = epoch.validation - epoch.training
-    meaning = (
-        "what it learns holds for new samples too"
-        if gap < 0.1
-        else "some of what it learns holds for the training samples only"
-        if gap < math.log(2)
-        else "it knows much of the training data by heart"
-    )
+    meaning = next(text for limit, text in GAPS if epoch.validation - epoch.training < limit)
     return [
         f"At epoch {epoch.number} the training loss is {epoch.training:.2f} and the validation loss "
         f"{epoch.validation:.2f}: the right answer typically gets a probability of {math.exp(-epoch.training):.0%} in "
@@ -164,13 +147,12 @@ def _gap(epoch: _Epoch) -> list[str]:
     ]
 
 
-def _train(output: OutputDirectory, *flags: str) -> str:
-    return rerun_command("03_train_model.py", output, *flags)
+def _train(output: OutputDirectory, flag: str, value: object) -> str:
+    return rerun_command("03_train_model.py", output, flag, str(value))
 
 
-def _with_rate(factor: float, curve: LossCurve, output: OutputDirectory) -> str:
-    rate = "RATE" if curve.learning_rate is None else f"{factor * curve.learning_rate:.1g}"
-    return _train(output, "--learning-rate", rate)
+def _rate(factor: float, curve: LossCurve) -> str:
+    return "RATE" if curve.learning_rate is None else f"{factor * curve.learning_rate:.1g}"
 
 
 # ---- the kinds -----------------------------------------------------------------------------------------------------
@@ -179,29 +161,33 @@ def _with_rate(factor: float, curve: LossCurve, output: OutputDirectory) -> str:
 def _diverged(best: _Epoch | None, curve: LossCurve, output: OutputDirectory) -> Diagnosis:
     kept = [f"Step 3 keeps the weights of epoch {best.number}, the best before that."] if best else []
     findings = [f"A loss was above {DIVERGED_LOSS:g}, or no number any more: the steps were too large.", *kept]
-    advice = [f"Lower the learning rate to a tenth: {_with_rate(0.1, curve, output)}"]
+    advice = [f"Lower the learning rate to a tenth: {_train(output, '--learning-rate', _rate(0.1, curve))}"]
     return Diagnosis("diverged", "Diverged: the loss exploded", best.number if best else None, findings, advice)
 
 
-def _too_little(best: _Epoch | None, what: str, why: str, advice: str) -> Diagnosis:
-    findings = [why, *(_gap(best) if best else [])]
+def _too_little(best: _Epoch | None, samples: int, output: OutputDirectory) -> Diagnosis:
+    if best is None:
+        what, why = "no epoch has ended", "There is no validation loss after training yet."
+        resume = rerun_command("03_train_model.py", output, "--resume")
+        advice = f"Let the run finish; if it was interrupted: {resume}"
+    elif samples < FEW_VALIDATION_SAMPLES:
+        points = 100 * ci_half_width(samples)
+        what, why = (
+            f"{samples} validation samples",
+            f"So few show an accuracy to ±{points:.0f} points, a loss no better.",
+        )
+        larger = rerun_command("02_split_data.py", output, "--validation-fraction", "0.4")
+        advice = f"Use more samples, or hold back a larger share: {larger}"
+    else:
+        what, why = "one epoch", "One epoch gives one point; overfitting would show in the second or third."
+        advice = f"Train longer to see the curve turn; the best epoch is kept: {_train(output, '--epochs', 4)}"
     number = best.number if best else None
-    return Diagnosis("too little to tell", f"Too little to tell: {what}", number, findings, [advice])
-
-
-def _few_samples(best: _Epoch, samples: int, output: OutputDirectory) -> Diagnosis:
-    why = (
-        f"With {samples} validation samples chance moves the curve as much as training does; an accuracy is known to "
-        f"±{100 * ci_half_width(samples):.0f} points."
-    )
-    larger = rerun_command("02_split_data.py", output, "--validation-fraction", "0.4")
-    advice = f"Use more samples, or hold back a larger share: {larger}"
-    return _too_little(best, f"{samples} validation samples", why, advice)
+    return Diagnosis("too little to tell", f"Too little to tell: {what}", number, [why, *_gap(best)], [advice])
 
 
 def _unstable(best: _Epoch, losses: Sequence[float], curve: LossCurve, output: OutputDirectory) -> Diagnosis:
     rose = f"The mean training loss rose from {min(losses):.2f} to {losses[-1]:.2f}: the steps are too large."
-    advice = [f"Lower the learning rate to a third: {_with_rate(0.33, curve, output)}"]
+    advice = [f"Lower the learning rate to a third: {_train(output, '--learning-rate', _rate(0.33, curve))}"]
     return Diagnosis("unstable", "Unstable: the training loss rose", best.number, [rose], advice)
 
 
@@ -214,12 +200,10 @@ def _overfitting(best: _Epoch, last: _Epoch, output: OutputDirectory) -> Diagnos
         *_gap(last),
     ]
     if last.accuracy > best.accuracy:
-        findings.append(
-            f"Exact accuracy still rose, from {best.accuracy:.1%} to {last.accuracy:.1%}: more answers were right, and "
-            "the wrong ones were given with more confidence."
-        )
+        rose = f"Exact accuracy still rose, from {best.accuracy:.1%} to {last.accuracy:.1%}"
+        findings.append(f"{rose}: more answers were right, and the wrong ones were given with more confidence.")
     advice = [
-        f"Stop there next time: {_train(output, '--epochs', str(best.number))}",
+        f"Stop there next time: {_train(output, '--epochs', best.number)}",
         f"More samples help most; fewer labels too: {rerun_command('01_prepare_data.py', output, '--groups')}",
     ]
     title = f"Overfitting from epoch {best.number + 1} on, {strength}"
@@ -229,23 +213,23 @@ def _overfitting(best: _Epoch, last: _Epoch, output: OutputDirectory) -> Diagnos
 def _still_improving(last: _Epoch, previous: _Epoch, output: OutputDirectory) -> Diagnosis:
     gain = -_change(last.validation, previous.validation)
     findings = [f"The last epoch still lowered the validation loss by {gain:.0%}.", *_gap(last)]
-    more = _train(output, "--epochs", str(2 * last.number))
+    more = _train(output, "--epochs", 2 * last.number)
     advice = [f"Train longer; the best epoch is kept, so too long costs only time: {more}"]
     return Diagnosis("still improving", f"Still improving after {last.number} epochs", last.number, findings, advice)
 
 
-def _underfitting(last: _Epoch, best: _Epoch, labels: int, curve: LossCurve, output: OutputDirectory) -> Diagnosis:
+def _underfitting(best: _Epoch, last: _Epoch, labels: int, curve: LossCurve, output: OutputDirectory) -> Diagnosis:
     guessing = f"Guessing among {labels} labels gives a loss of {math.log(labels):.2f}, and training stays near that."
-    longer = _train(output, "--epochs", str(2 * last.number))
-    advice = [f"Raise the learning rate: {_with_rate(3, curve, output)}", f"Or train longer: {longer}"]
+    higher, longer = _train(output, "--learning-rate", _rate(3, curve)), _train(output, "--epochs", 2 * last.number)
+    advice = [f"Raise the learning rate: {higher}", f"Or train longer: {longer}"]
     title = "Underfitting: the model has learnt little"
     return Diagnosis("underfitting", title, best.number, [guessing, *_gap(last)], advice)
 
 
 def _levelled_off(best: _Epoch, noise: float) -> Diagnosis:
     findings = [
-        f"The validation loss has stopped falling, and has not risen by more than chance would make it ({noise:.0%}).",
-        f"The best epoch is {best.number}; step 3 keeps its weights.",
+        f"The validation loss has stopped falling, and has not risen by more than chance would make it ({noise:.0%}). "
+        f"Step 3 keeps the weights of epoch {best.number}.",
         *_gap(best),
     ]
     advice = ["More epochs would bring nothing but overfitting; more or better samples would help."]

@@ -23,8 +23,7 @@ from emojitune.reporting.diagnosis import Diagnosis, LossCurve
 from emojitune.reporting.text import evaluation_findings
 from emojitune.stats import Rate, rate_of
 
-MAX_ROWS = 20  # mistakes and sample replies that are shown
-MAX_REPLY = 40  # characters: the base model rambles
+MAX_ROWS, MAX_REPLY = 20, 40  # mistakes and sample replies; characters of a reply: the base model rambles
 MIN_COUNT = 5  # the best and the worst parts are named among those with at least so many replies
 
 
@@ -51,7 +50,6 @@ def render_report(
     return environment.get_template("report.html.jinja").render(
         results=results,
         names=figures.MODEL_NAMES,
-        tuned=tuned,
         run=run,
         labels=labels,
         guessing=math.log(len(labels)),
@@ -91,9 +89,8 @@ class EmojiPictures:
         """One rule for each emoji that was shown."""
         rules = []
         for text, name in self._classes.items():
-            image = Image.fromarray(figures.emoji_image(text))
+            image, buffer = Image.fromarray(figures.emoji_image(text)), io.BytesIO()
             image.thumbnail((40, 40))
-            buffer = io.BytesIO()
             image.quantize(64).save(buffer, format="png", optimize=True)
             data = base64.b64encode(buffer.getvalue()).decode()
             rules.append(f".{name}{{background-image:url(data:image/png;base64,{data})}}")
@@ -125,17 +122,13 @@ def _replies(predictions: Mapping[str, Sequence[Prediction]]) -> list[tuple[Pred
 
 
 def _pictures(results, found, labels, run, curve, diagnosis, fields) -> dict[str, Markup]:
-    drawn = {
-        "comparison": figures.comparison_figure(results),
-        "loss": figures.loss_figure(curve, diagnosis.title, run["best_epoch"]),
-        "confusion": figures.confusion_figure(found, labels),
-        **{
-            f"by {field}": figures.slices_figure(items, results["finetuned"].scores.exact_accuracy)
-            for field, items in fields.items()
-        },
-    }
+    exact = results["finetuned"].scores.exact_accuracy
+    drawn = {f"by {field}": figures.slices_figure(items, exact) for field, items in fields.items()}
+    drawn["comparison"] = figures.comparison_figure(results)
+    drawn["loss"] = figures.loss_figure(curve, diagnosis.title, run["best_epoch"])
+    drawn["confusion"] = figures.confusion_figure(found, labels)
     if are_emojis(labels) and any(emotion_group(p.label) and emotion_group(p.choice) for p in found):
         drawn["groups"] = figures.group_confusion_figure(found)
-    if results["finetuned"].conversations:
+    if any(results["finetuned"].conversations.values()):
         drawn["conversations"] = figures.conversations_figure(results)
     return {name: Markup(figures.as_data_uri(figure)) for name, figure in drawn.items()}

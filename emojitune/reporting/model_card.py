@@ -27,8 +27,7 @@ folder = "."  # where this README.md is
 tokenizer = AutoTokenizer.from_pretrained(folder)
 model = AutoModelForCausalLM.from_pretrained(folder)
 messages = {messages}
-options = {{"add_generation_prompt": True, "return_dict": True, "return_tensors": "pt"}}
-prompt = tokenizer.apply_chat_template(messages, **options)
+prompt = tokenizer.apply_chat_template(messages, add_generation_prompt=True, return_dict=True, return_tensors="pt")
 reply = model.generate(**prompt, max_new_tokens=8, do_sample=False)
 print(tokenizer.decode(reply[0, prompt["input_ids"].shape[1] :], skip_special_tokens=True))"""
 

@@ -1,37 +1,27 @@
 """A small made-up training run and its evaluation."""
 
 from emojitune.data.emojis import LABELS
-from emojitune.evaluation.metrics import (
-    Baselines,
-    Comparison,
-    Evaluation,
-    PromptScore,
-    Scores,
-    SliceScore,
-    TurnScore,
-    UnseenEmoji,
-)
+from emojitune.evaluation import metrics
 from emojitune.evaluation.predictions import Prediction
 from emojitune.stats import rate_of_count
 
 RUN = {
     "base_model": {"name": "embedded", "weights": {}},
-    "settings": {"method": "lora", "learning_rate": 5e-4, "seed": 42, "epochs": 4},
+    "settings": {"method": "lora", "learning_rate": 5e-4, "seed": 42},
     "system_prompt": "このツイートを絵文字で感情分類してください",
     "labels": list(LABELS),
     "best_epoch": 2,
     "epochs": [{}, {}, {}, {}],
     "seconds": 900.0,
     "device": "cpu",
-    "ended": "finished",
 }
 
 
-def history(training, validation, before=13.3, per_epoch=10):
+def history(training, validation):
     """Rows of loss_history.jsonl: the same training loss throughout an epoch, and a validation loss after it."""
-    rows = [evaluated(0.0, before, 0.0)]
+    rows = [evaluated(0.0, 13.3, 0.0)]
     for epoch, loss in enumerate(training, 1):
-        rows += [logged(epoch - 1 + step / per_epoch, loss) for step in range(1, per_epoch + 1)]
+        rows += [logged(epoch - 1 + step / 10, loss) for step in range(1, 11)]
         if epoch <= len(validation):
             rows.append(evaluated(float(epoch), validation[epoch - 1], 0.4 + 0.02 * epoch))
     return rows
@@ -46,46 +36,43 @@ def evaluated(epoch, loss, accuracy):
     return {"epoch": epoch, "validation_loss": loss, **rates}
 
 
-def predictions(labels=LABELS, right=7, texts=("朝から虹が見えた、いい一日になりそう",), reply=None):
-    """Ten predictions for each label, `right` of them right."""
+def predictions(labels=LABELS, right=7, texts=("朝から虹が見えた",), reply=None):
+    """Ten predictions for each label, `right` of them right, the others the next label."""
     found = []
     for index, label in enumerate(labels):
         for number in range(10):
             choice = label if number < right else labels[(index + 1) % len(labels)]
-            others = {other: 0.1 / len(labels) for other in labels}
+            probabilities = dict.fromkeys(labels, 0.1 / len(labels)) | {choice: 0.9}
             text = f"{texts[number % len(texts)]} {index}-{number}"
-            found.append(Prediction(text, label, 1, reply or choice, choice, others | {choice: 0.9}, {"form": "plain"}))
+            found.append(Prediction(text, label, 1, reply or choice, choice, probabilities, {"form": "plain"}))
     return found
 
 
-def evaluation(model, right, labels=LABELS, words=False, base=None):
+def results(labels=LABELS, words=False):
+    return {model: evaluation(model, right, labels, words) for model, right in (("base", 12), ("finetuned", 180))}
+
+
+def evaluation(model, right, labels, words):
     """An evaluation in which `right` of 250 replies are right."""
-    rate = rate_of_count(right, 250)
-    emoji_rate = None if words else rate
-    unseen = [] if words else [UnseenEmoji("😢", 3, "悲しみ", 2)]
+    rate, none = rate_of_count(right, 250), None if words else rate_of_count(right, 250)
+    unseen = [] if words else [metrics.UnseenEmoji("😢", 3, "悲しみ", 2)]
+    free = (rate, none, 0.71, none, None if words else rate_of_count(3, 250), unseen)
+    restricted = (rate, rate_of_count(right + 40, 250), none, 0.72, 0.95, 0.04)
     forms = {"lower <b>case</b>": 20, "質問": 25, "monologue": 30, "皮肉": 35, "long": 40, "plain": 45}
     by_form = {name: rate_of_count(count, 50) for name, count in forms.items()}
-    turns = [
-        TurnScore(turn, rate_of_count(right // turn, 250), rate_of_count(20 * turn, 250) if turn > 1 else None)
-        for turn in (1, 2, 3)
-    ]
-    free = (rate, emoji_rate, 0.71, emoji_rate, None if words else rate_of_count(3, 250), unseen)
-    restricted = (rate, rate_of_count(min(250, right + 40), 250), emoji_rate, 0.72, 0.95, 0.04)
+    turns = [metrics.TurnScore(turn, rate, rate if turn > 1 else None) for turn in (1, 2, 3)]
     prompts = {"training": RUN["system_prompt"], "none": None}
-    return Evaluation(
+    return metrics.Evaluation(
         model=model,
         weights="abc",
         samples=240,
         replies=250,
-        scores=Scores(*free, *restricted),
-        slices=[SliceScore("form", name, form, form, None if words else form) for name, form in by_form.items()],
+        scores=metrics.Scores(*free, *restricted),
+        slices=[
+            metrics.SliceScore("form", name, form, form, None if words else form) for name, form in by_form.items()
+        ],
         conversations={"own": turns[:2], "strung": turns},
-        system_prompts=[PromptScore(name, system, rate, emoji_rate, rate) for name, system in prompts.items()],
-        baselines=Baselines(1 / len(labels), rate_of_count(13, 250), rate_of_count(130, 250)),
-        against_base=base and Comparison(1e-9, 1e-6, 250),
+        system_prompts=[metrics.PromptScore(name, system, rate, none, rate) for name, system in prompts.items()],
+        baselines=metrics.Baselines(1 / len(labels), rate_of_count(13, 250), rate_of_count(130, 250)),
+        against_base=metrics.Comparison(1e-9, 1e-6, 250) if model == "finetuned" else None,
     )
-
-
-def results(**options):
-    base = evaluation("base", 12, **options)
-    return {"base": base, "finetuned": evaluation("finetuned", 180, base=base, **options)}

@@ -1,8 +1,9 @@
 """The report as text, and in a real browser where there is one."""
 
+import html
+import re
 import shutil
 import subprocess
-from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
@@ -24,16 +25,13 @@ HOSTILE = (
 )
 
 
-def render(labels=LABELS, words=False, base=True):
+def render(labels=LABELS, words=False):
+    """A page whose base model answered 100 of the prompts, at length."""
     output, curve = OutputDirectory(Path("my outputs")), load_curve(history([2.9, 2.1, 1.5, 0.9], [2.6, 1.9, 2.1, 2.3]))
-    found = {"finetuned": predictions(labels, texts=HOSTILE)}
-    evaluations = results(labels=labels, words=words)
-    if base:
-        found["base"] = predictions(labels, right=1, texts=HOSTILE, reply="あ" * 60)[:100]
-    else:
-        del evaluations["base"]
+    base = predictions(labels, texts=HOSTILE, reply="あ" * 60)[:100]
+    found = {"base": base, "finetuned": predictions(labels, texts=HOSTILE)}
     diagnosis = diagnose(curve, 622, len(labels), output)
-    return render_report(evaluations, found, list(labels), RUN, curve, diagnosis, output)
+    return render_report(results(labels, words), found, list(labels), RUN, curve, diagnosis, output)
 
 
 @pytest.fixture(scope="module")
@@ -41,67 +39,49 @@ def page():
     return render()
 
 
-class Tags(HTMLParser):
-    def __init__(self, page):
-        super().__init__()
-        self.tags, self.text = [], ""
-        self.feed(page)
-
-    def handle_starttag(self, tag, attributes):
-        self.tags.append((tag, dict(attributes)))
-
-    def handle_data(self, data):
-        self.text += data
+def text_of(page):
+    return " ".join(html.unescape(re.sub(r"<style>.*?</style>|<[^>]*>", "", page, flags=re.DOTALL)).split())
 
 
-def test_the_page_runs_nothing_loads_nothing_and_shows_hostile_text_as_text(page):
-    found = Tags(page)
-    assert not {"script", "link", "iframe"} & {tag for tag, _ in found.tags} and "@import" not in page
-    assert sum(tag == "h1" for tag, _ in found.tags) == 1
-    assert all(attributes["src"].startswith("data:image/png") for tag, attributes in found.tags if tag == "img")
-    assert HOSTILE[0] in found.text and "\x1b" not in page
-    page.encode("utf-8")
+def test_it_runs_nothing_loads_nothing_and_shows_hostile_text_as_text(page):
+    assert not re.search(r"<(script|link|iframe|h1>お)|@import|\x1b", page)
+    assert all(source.startswith("data:image/png") for source in re.findall(r"<img[^>]* src=\"([^\"]*)", page))
+    assert all(url.startswith("data:image/png") for url in re.findall(r"url\(([^)]*)", page))
+    assert all(text in text_of(page) for text in HOSTILE[:2]) and page.encode("utf-8")
 
 
 def test_it_opens_with_how_good_at_what_where_it_fails_and_what_to_do(page):
-    start = Tags(page).text.split("Base against fine-tuned")[0]
+    start = text_of(page).split("Base against fine-tuned")[0]
     assert start.index("72.0 %") < start.index("n-gram model") < start.index("chance") < start.index("At what")
-    assert "Worst forms: lower <b>case</b> 40.0% (28–54), 質問" in " ".join(start.split())
-    assert "😀 taken for 😁\n(3 of 10)" in start
+    assert "Worst forms: lower <b>case</b> 40.0% (28–54), 質問" in start and "😀 taken for 😁 (3 of 10)" in start
     assert "uv run 03_train_model.py --epochs 2 --output-dir 'my outputs'" in start
 
 
-def test_each_emoji_is_defined_once_and_has_a_text(page):
-    assert page.count(".emoji {") == 1 and page.count("{background-image:") == len(LABELS) + 1  # 😢, unseen
-    assert '<span class="emoji e0" role="img" aria-label="😀">😀</span>' in page
+def test_each_emoji_has_a_text_and_its_pixels_once(page):
+    assert re.search('<span class="emoji e[0-9]+" role="img" aria-label="😀">😀</span>', page)
+    assert page.count("{background-image:") == len(LABELS) + 1  # and 😢, which was unseen
 
 
-def test_base_replies_are_cut_and_missing_ones_are_a_dash(page):
-    text = Tags(page).text
-    assert "あ" * 40 + "…" in text and "あ" * 41 not in text and "–" in text
-    assert "base model 250 of\n240" in text
+def test_base_replies_are_cut_and_their_number_is_said(page):
+    assert re.search("あ{40}…", page) and "あ" * 41 not in page and "–</td>" in page
+    assert "the base model 250 of 240" in text_of(page)
 
 
 def test_word_labels_leave_out_what_is_about_emojis():
-    text = Tags(render(["positive", "怒り", "spam"], words=True)).text
+    text = text_of(render(["positive", "怒り", "spam"], words=True))
     for part in ("emotion group", "format rate", "never in the training data", "OpenMoji"):
         assert part not in text
     assert "Which labels are taken for which" in text
-
-
-def test_the_base_model_may_be_missing():
-    assert "base model" not in Tags(render(base=False)).text.split("Sample replies")[0].replace("Base against", "")
 
 
 @pytest.mark.slow
 @pytest.mark.skipif(BROWSER is None, reason="no Chromium on this machine")
 @pytest.mark.parametrize("width", [390, 1200], ids=["phone", "desk"])
 def test_it_fits_a_phone_and_a_desk_in_light_and_dark(page, width, tmp_path):
-    path = tmp_path / "report.html"
+    path, picture = tmp_path / "report.html", tmp_path / "picture.png"
     path.write_text(page, encoding="utf-8")
     brightness = []
     for flags in ((), ("--blink-settings=preferredColorScheme=0",)):
-        picture = tmp_path / "picture.png"
         command = [
             BROWSER,
             "--headless",
