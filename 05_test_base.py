@@ -2,40 +2,50 @@
 
     uv run 05_test_base.py
 
-Nobody has seen the validation samples but the person who labelled them. Every reply is asked for twice: freely, as in
-the chat, and restricted to the labels of the run. A model is worth its cost when it beats the floor: the most frequent
-label, and a character n-gram model that trains in a second.
+Every prompt is answered twice: freely, as in the chat, and restricted to the labels. A model is worth its cost when it
+beats the baselines: the most frequent label, and a character n-gram model that trains in a second.
 """
 
 import argparse
 import sys
+from collections import Counter
 from collections.abc import Sequence
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
 
 from emojitune.artifacts import (
     OutputDirectory,
     UserError,
-    checked_record,
-    command,
-    inputs_of,
-    locked,
-    read_json,
+    load_verified_manifest,
+    lock_output_dir,
     read_jsonl,
-    remove_leftovers,
+    rerun_command,
     write_json,
     write_jsonl,
     write_text,
 )
-from emojitune.command_line import add_output_dir, exit_status, model_name, number
+from emojitune.cli import add_device, add_output_dir, bounded, model_name, run_main
+from emojitune.data.samples import Sample, count_labels, load_samples, sanitize, subsample
+
+if TYPE_CHECKING:
+    from emojitune.evaluation.metrics import Evaluation, PromptScore, TurnScore
+    from emojitune.evaluation.predictions import EvalExample, Prediction
+    from emojitune.inference.chat_model import ChatModel
 
 SCRIPT = "05_test_base.py"
 
-CONVERSATIONS = 40  # of five turns each, strung together from single samples
+# The base model says the same in 200 replies as in 800, and never ends its turn: each takes twelve passes.
+BASE_SAMPLES = 200
+CONVERSATIONS = {"base": 10, "finetuned": 60}
+SHOWN_REPLIES = 12
 
-BASE_SAMPLES = 50  # for the base model with other system prompts
+REWORDED_SYSTEM_PROMPT = "次の文の気持ちに合う絵文字を一つだけ答えて"  # the same task in words that no sample has
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0], epilog="example: uv run 05_test_base.py --samples 100 --quick"
+    )
     add_output_dir(parser)
     parser.add_argument(
         "--model",
@@ -44,146 +54,167 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--samples",
-        type=number(int, 1, 10**9),
+        type=bounded(int, 1, 10**9),
         metavar="N",
         help="only N validation samples, evenly over the labels (default: all; fewer are faster and say less)",
     )
     parser.add_argument("--quick", action="store_true", help="leave out running conversations and other system prompts")
-    parser.add_argument("--verify", action="store_true", help="hash all weights before use (default: size and time)")
+    add_device(parser)
     return parser.parse_args(argv)
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     output: OutputDirectory = args.output_dir
-    with locked(output, SCRIPT):
-        # ---- read ----------------------------------------------------------------------------------------------
-        checked_record("02_split_data.py", output)
-        run = checked_record("03_train_model.py", output, args.verify) if output.run.exists() else None
-        base_name = args.model or (run["base_model"]["name"] if run else "embedded")
 
-        from tqdm import tqdm
+    # Heavy imports: after the arguments, so that --help answers at once.
+    from tqdm import tqdm
 
-        from emojitune import dataset, evaluation, loading
-        from emojitune import report as reporting
-        from emojitune.metrics import most_frequent, rate_of
+    from emojitune.evaluation.baselines import measure_baselines
+    from emojitune.evaluation.metrics import Evaluation, compare, score, slice_scores
+    from emojitune.evaluation.predictions import build_examples, predict
+    from emojitune.inference.chat_model import load_base, load_finetuned
+    from emojitune.reporting.text import MODEL_NAMES, evaluation_findings, format_evaluation, format_slices
 
-        train = dataset.load_samples(read_jsonl(output.train, "02_split_data.py", output))
-        validation = dataset.load_samples(read_jsonl(output.validation, "02_split_data.py", output))
-        if args.samples:
-            validation = dataset.at_most(validation, args.samples)
-        if not validation:
-            raise UserError(
-                f"{output.validation} is empty: there is nothing to measure with; add samples to the dataset"
-            )
-        labels = list(reporting.counts_in_order(label for sample in train for label in sample.labels))
-        items = [item for item in evaluation.items_of(validation) if item.label in labels]
-        system = validation[0].system
+    with lock_output_dir(output, SCRIPT):
+        # ---- read: the split of step 2, the run of step 3 ------------------------------------------------------------
+        load_verified_manifest("02_split_data.py", output)
+        run = load_verified_manifest("03_train_model.py", output) if output.run.exists() else None
+        train = load_samples(read_jsonl(output.train, "02_split_data.py", output))
+        validation = load_samples(read_jsonl(output.validation, "02_split_data.py", output))
+        validation = subsample(validation, args.samples) if args.samples else validation
+        labels = list(count_labels(label for sample in train for label in sample.labels))
+        examples, unknown = build_examples(validation, labels)
+        if not examples:
+            raise UserError(f"{output.validation} has nothing to measure with; add samples to the dataset")
+        if unknown:
+            print(f"Left out: {unknown} replies, whose labels no training sample has")
+        system = run["system_prompt"] if run else Counter(sample.system for sample in train).most_common(1)[0][0]
+        few = {sample.number for sample in subsample(validation, BASE_SAMPLES)}
+        examples_of = {"base": [example for example in examples if example.sample in few], "finetuned": examples}
+        baselines = measure_baselines(train, examples, labels)
 
-        # ---- the floor -----------------------------------------------------------------------------------------
-        truth = [item.label for item in items]
-        common = most_frequent([label for sample in train for label in sample.labels])
-        ngram = evaluation.ngram_choices(train, items)
-        floor = {
-            "chance": 1 / len(labels),
-            "most_frequent_label": rate_of([label == common for label in truth]),
-            "ngram": rate_of([guess == label for guess, label in zip(ngram, truth, strict=True)]),
-        }
-
-        # ---- the models, one after the other: two at once would take twice the memory --------------------------
-        remove_leftovers(output.evaluation)
+        # ---- evaluate: one model after the other, since two at once would take twice the memory ----------------------
         results, predictions = {}, {}
         for name in ("base", "finetuned") if run else ("base",):
-            speaker = (
-                loading.load_base(base_name, args.verify) if name == "base" else loading.load_finetuned(output, run)
+            print(f"Loading the {MODEL_NAMES[name]} model …")
+            if name == "base":
+                model = load_base(args.model or (run["base_model"]["name"] if run else "embedded"), args.device, run)
+            else:
+                model = load_finetuned(output, run, args.device)
+            asked = examples_of[name]
+            samples = [sample for sample in validation if name != "base" or sample.number in few]
+            print(f"It answers {len(samples)} of {len(validation)} samples; its weights are {model.weights[:12]}")
+            with tqdm(total=len(asked), desc="predicting", unit="reply") as bar:
+                predictions[name] = predict(model, asked, labels, bar.update)
+            pairs = [(e, p) for e, p in zip(asked, predictions[name], strict=True) if e.sample in few]
+            if name == "finetuned":
+                against_base = compare(predictions["base"], [prediction for _, prediction in pairs])
+            results[name] = Evaluation(
+                model=model.name,
+                weights=model.weights,
+                samples=len(samples),
+                replies=len(asked),
+                scores=score(predictions[name], labels),
+                slices=slice_scores(predictions[name], labels),
+                conversations={} if args.quick else hold_conversations(model, samples, system, CONVERSATIONS[name]),
+                system_prompts=[] if args.quick else try_system_prompts(model, pairs, labels, system),
+                baselines=baselines,
+                against_base=against_base if name == "finetuned" else None,
             )
-            print(f"The {speaker.name} model, weights {speaker.weights[:12]}")
-            with tqdm(total=2 * len(items), desc="predicting, restricted and free", unit="reply") as bar:
-                predictions[name] = evaluation.predict(speaker, items, labels, bar.update)
-            results[name] = {
-                "model": speaker.name,
-                "weights": speaker.weights,
-                "samples": len(validation),
-                "replies": len(items),
-                **evaluation.score(predictions[name], labels),
-                "floor": floor,
-            }
-            if not args.quick:
-                results[name] |= in_other_settings(speaker, validation, items, predictions[name], labels, system)
-            del speaker
-        if run:
-            results["finetuned"]["against_base"] = evaluation.compare(predictions["base"], predictions["finetuned"])
+            del model
 
-        # ---- write ---------------------------------------------------------------------------------------------
-        inputs = inputs_of(output, [output.train, output.validation, *([output.run] if run else [])])
+        # ---- write -------------------------------------------------------------------------------------------------
+        for stale in ("finetuned.json", "predictions_finetuned.jsonl", "comparison.png", "report.html"):
+            (output.evaluation / stale).unlink(missing_ok=True)
         for name, result in results.items():
             write_jsonl(output.evaluation / f"predictions_{name}.jsonl", (p.as_json() for p in predictions[name]))
-            write_json(output.evaluation / f"{name}.json", {"inputs": inputs, **result})
-        from emojitune import figures, html_report
-
+            write_json(output.evaluation / f"{name}.json", asdict(result))
         if run:
-            figures.draw_comparison(results, output.evaluation / "comparison.png")
-            diagnosis = read_json(output.diagnosis, "04_plot_loss.py", output) if output.diagnosis.exists() else None
-            page = html_report.page(results, predictions, labels, run, diagnosis, output)
-            write_text(output.evaluation / "report.html", page)
+            write_report(results, predictions, labels, run, len(validation), output)
 
-    # ---- say -----------------------------------------------------------------------------------------------------
-    show_replies(predictions)
-    print()
-    print(html_report.metrics_as_text(results))
-    for sentence in html_report.verdict(results):
+    # ---- say what was found, and what is next ------------------------------------------------------------------------
+    print_replies(results, predictions)
+    print("\n" + format_evaluation(results))
+    for sentence in [*evaluation_findings(results), *format_slices(results)]:
         print(sentence)
     print(f"\nWrote {output.evaluation}/" + (", with report.html to look at" if run else ""))
-    print(f"Next: {command('06_test_finetuned_single.py' if run else '03_train_model.py', output)}")
+    print(f"Next: {rerun_command('06_test_finetuned_single.py' if run else '03_train_model.py', output)}")
     return 0
 
 
-def in_other_settings(
-    speaker, validation: list, items: list, predictions: list, labels: list[str], system: str | None
-) -> dict:
-    """The same model in running conversations, and with other system prompts than that of the `predictions`."""
+def hold_conversations(
+    model: "ChatModel", samples: Sequence[Sample], system: str | None, count: int
+) -> dict[str, list["TurnScore"]]:
+    """At most `count` multi-turn samples, and as many conversations of unrelated texts."""
     from tqdm import tqdm
 
-    from emojitune import evaluation
+    from emojitune.evaluation import conversations
 
-    own = evaluation.own_turns(validation)
-    strung = evaluation.strung_together(validation, CONVERSATIONS)
-    with tqdm(total=sum(map(len, own)) + sum(map(len, strung)), desc="conversing", unit="reply") as bar:
-        context = {
-            "multi_turn_samples": evaluation.converse(speaker, own, system, bar.update),
-            "strung_together": evaluation.converse(speaker, strung, system, bar.update),
+    own = conversations.multi_turn_conversations(samples)[:count]
+    strung = conversations.concatenated_conversations(samples, count, system)
+    replies = sum(len(conversation.turns) for conversation in own + strung)
+    with tqdm(total=replies, desc="running conversations", unit="reply") as bar:
+        return {
+            "own": conversations.run_conversations(model, own, bar.update),
+            "strung": conversations.run_conversations(model, strung, bar.update),
         }
-    single = [(item, prediction) for item, prediction in zip(items, predictions, strict=True) if item.turn == 1]
-    if speaker.name == "base":  # it answers no emoji whatever it is asked; a few show that
-        single = single[:BASE_SAMPLES]
-    found = {"training": (system, [prediction for _, prediction in single])}
-    others = {"none": None, "reworded": evaluation.REWORDED_SYSTEM_PROMPT}
-    with tqdm(total=2 * len(others) * len(single), desc="other system prompts", unit="reply") as bar:
-        for name, prompt in others.items():
-            changed = evaluation.with_system([item for item, _ in single], prompt)
-            found[name] = (prompt, evaluation.predict(speaker, changed, labels, bar.update))
-    prompts = {}
-    for name, (prompt, answers) in found.items():
-        scored = evaluation.score(answers, labels)
-        prompts[name] = {
-            "system": prompt,
-            "exact_accuracy": scored["exact_accuracy"],
-            "format_rate": scored["format_rate"],
-            "restricted_exact_accuracy": scored["restricted"]["exact_accuracy"],
-        }
-    return {"context": context, "system_prompts": prompts}
 
 
-def show_replies(predictions: dict[str, list]) -> None:
-    """Each sample: its label, the replies, the text."""
-    names = list(predictions)
-    print("label   " + "   ".join(f"{'fine-tuned' if name == 'finetuned' else name:24}" for name in names) + "   text")
-    from emojitune.dataset import printable
+def try_system_prompts(
+    model: "ChatModel", pairs: Sequence[tuple["EvalExample", "Prediction"]], labels: Sequence[str], system: str | None
+) -> list["PromptScore"]:
+    """First turns with the training's system prompt, which are predicted already; then with none and a reworded one."""
+    from tqdm import tqdm
 
-    for rows in zip(*predictions.values(), strict=True):
-        replies = "   ".join(f"{printable(row.reply, 22):24}" for row in rows)
-        print(f"{rows[0].label}      {replies}   {printable(rows[0].text, 60)}")
+    from emojitune.evaluation.metrics import PromptScore, score
+    from emojitune.evaluation.predictions import predict
+
+    pairs = [(example, prediction) for example, prediction in pairs if (example.turn, example.system) == (1, system)]
+    prompts = {"training": system, **({"none": None} if system else {}), "reworded": REWORDED_SYSTEM_PROMPT}
+    results = []
+    with tqdm(total=(len(prompts) - 1) * len(pairs), desc="other system prompts", unit="reply") as bar:
+        for name, prompt in prompts.items() if pairs else ():
+            found = [prediction for _, prediction in pairs]
+            if name != "training":
+                found = predict(model, [example.with_system(prompt) for example, _ in pairs], labels, bar.update)
+            scores = score(found, labels)
+            rates = scores.exact_accuracy, scores.format_rate, scores.restricted_exact_accuracy
+            results.append(PromptScore(name, prompt, *rates))
+    return results
+
+
+def write_report(
+    results: dict[str, "Evaluation"],
+    predictions: dict[str, list["Prediction"]],
+    labels: list[str],
+    run: dict[str, Any],
+    validation_samples: int,
+    output: OutputDirectory,
+) -> None:
+    """comparison.png, report.html, and the model card with the metrics."""
+    from emojitune.reporting.diagnosis import diagnose, load_curve
+    from emojitune.reporting.figures import draw_comparison
+    from emojitune.reporting.html import render_report
+    from emojitune.reporting.model_card import write_model_card
+
+    # From the history of this very run: what step 4 wrote may be of an earlier one.
+    curve = load_curve(read_jsonl(output.loss_history, "03_train_model.py", output))
+    diagnosis = diagnose(curve, validation_samples, len(labels), output)
+    draw_comparison(results, output.evaluation / "comparison.png")
+    page = render_report(results, predictions, labels, run, curve, diagnosis, output)
+    write_text(output.evaluation / "report.html", page)
+    write_model_card(output, run, evaluation=results["finetuned"])
+
+
+def print_replies(results: dict[str, "Evaluation"], predictions: dict[str, list["Prediction"]]) -> None:
+    """A few samples, evenly over those that every model answered: label, replies, text."""
+    print("\nlabel   " + "   ".join(f"{result.model:24}" for result in results.values()) + "   text")
+    replies = {name: {(p.text, p.label, p.turn): p.reply for p in found} for name, found in predictions.items()}
+    for key in list(replies["base"])[:: -(-len(replies["base"]) // SHOWN_REPLIES)]:
+        shown = "   ".join(f"{sanitize(found[key], 22):24}" for found in replies.values())
+        print(f"{key[1]}      {shown}   {sanitize(key[0], 60)}")
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    sys.exit(run_main(main))

@@ -1,69 +1,205 @@
-"""Metrics of predictions, always fractions of 1, and what a number of samples can show."""
+"""What predictions are worth: scores, slices, the comparison of two models."""
 
-import math
 from collections import Counter
 from collections.abc import Sequence
+from dataclasses import dataclass
 
-Z95 = 1.959963984540054  # the normal quantile that leaves 2.5 % on each side
+import numpy as np
 
+from emojitune.data.emojis import are_emojis, emojis_in, emotion_group, is_single_emoji
+from emojitune.evaluation.predictions import Prediction
+from emojitune.stats import Rate, rate_of
 
-def wilson_interval(successes: float, count: int) -> tuple[float, float]:
-    """The 95 % interval of a rate (Wilson 1927): honest also for few samples and for rates near 0 and 1."""
-    if count == 0:
-        return 0.0, 1.0
-    rate, square = successes / count, Z95 * Z95
-    center = (rate + square / (2 * count)) / (1 + square / count)
-    half = Z95 / (1 + square / count) * math.sqrt(rate * (1 - rate) / count + square / (4 * count * count))
-    return max(0.0, center - half), min(1.0, center + half)
+PROBABILITY_FLOOR = 1e-9  # for log-loss, so that one sample held for impossible does not dominate
 
-
-def half_width(rate: float, count: int) -> float:
-    """Half the width of the 95 % Wilson interval of a rate seen on `count` samples."""
-    low, high = wilson_interval(rate * count, count)
-    return (high - low) / 2
+MAX_SLICES = 30  # a field with more values is a text or an id
 
 
-def rate_of(outcomes: Sequence[bool]) -> dict[str, float | int | list[float]]:
-    """How often something was true: rate, 95 % interval, count."""
-    count = len(outcomes)
-    low, high = wilson_interval(sum(outcomes), count)
-    return {"rate": sum(outcomes) / max(1, count), "interval": [low, high], "count": count}
+@dataclass(frozen=True)
+class UnseenEmoji:
+    """An emoji that no training sample has: how often it was answered, its group, how often that was right."""
+
+    emoji: str
+    count: int
+    group: str | None
+    right_group: int
 
 
-def macro_f1(labels: Sequence[str], predictions: Sequence[str | None]) -> float:
-    """The mean over the labels of F1 = 2 TP / (2 TP + FP + FN). A prediction outside the labels counts as missed only,
-    as scikit-learn's f1_score with `labels=` the true ones does."""
-    scores = []
-    for label in set(labels):
-        right = sum(truth == label == guess for truth, guess in zip(labels, predictions, strict=True))
-        wrong = sum((truth == label) != (guess == label) for truth, guess in zip(labels, predictions, strict=True))
-        scores.append(2 * right / (2 * right + wrong))
-    return sum(scores) / max(1, len(scores))
+@dataclass(frozen=True)
+class Scores:
+    """Of free replies: as a whole for exact accuracy and macro-F1, by their first emoji for groups and unseen emojis;
+    then of replies restricted to the labels. What only emojis have is None for labels that are words."""
+
+    exact_accuracy: Rate
+    group_accuracy: Rate | None
+    macro_f1: float
+    format_rate: Rate | None  # exactly one emoji
+    unseen_emoji_rate: Rate | None
+    unseen_emojis: list[UnseenEmoji]  # most frequent first
+    restricted_exact_accuracy: Rate
+    restricted_top3_accuracy: Rate
+    restricted_group_accuracy: Rate | None
+    restricted_macro_f1: float
+    log_loss: float  # nats
+    calibration_error: float  # expected calibration error, 10 bins
 
 
-def mcnemar(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """The exact two-sided p-value of McNemar's test: how likely so unequal a number of samples that only one of two
-    models got right would be, if both were equally good (McNemar 1947, binomial form)."""
-    only_first = sum(a and not b for a, b in zip(first, second, strict=True))
-    only_second = sum(b and not a for a, b in zip(first, second, strict=True))
-    count, fewer = only_first + only_second, min(only_first, only_second)
-    return min(1.0, 2 * sum(math.comb(count, k) for k in range(fewer + 1)) / 2**count)
+@dataclass(frozen=True)
+class SliceScore:
+    """The predictions whose sample has `value` in `field`."""
+
+    field: str
+    value: str
+    exact_accuracy: Rate
+    restricted_exact_accuracy: Rate
+    group_accuracy: Rate | None
+
+
+@dataclass(frozen=True)
+class TurnScore:
+    """One turn of running conversations; repeat rate: how often the reply is that of the turn before."""
+
+    turn: int
+    exact_accuracy: Rate
+    repeat_rate: Rate | None  # None at turn 1
+
+
+@dataclass(frozen=True)
+class PromptScore:
+    """The same samples with the system prompt of the training, with none, or with a reworded one: the `name`."""
+
+    name: str
+    system: str | None
+    exact_accuracy: Rate
+    format_rate: Rate | None
+    restricted_exact_accuracy: Rate
+
+
+@dataclass(frozen=True)
+class Baselines:
+    """What needs no language model: guessing, the most frequent training label, a character n-gram model."""
+
+    chance: float
+    most_frequent_label: Rate
+    ngram: Rate
+
+
+@dataclass(frozen=True)
+class Comparison:
+    """McNemar's exact p-values of base against fine-tuned, on so many replies to the same prompts."""
+
+    mcnemar_p_free: float
+    mcnemar_p_restricted: float
+    samples: int
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """All that step 5 finds out about one model."""
+
+    model: str
+    weights: str  # SHA-256
+    samples: int
+    replies: int  # one per turn
+    scores: Scores
+    slices: list[SliceScore]  # field by field, worst first
+    conversations: dict[str, list[TurnScore]]  # "own": multi-turn samples, "strung": unrelated texts; {} when left out
+    system_prompts: list[PromptScore]  # [] when left out
+    baselines: Baselines
+    against_base: Comparison | None
+
+
+def score(predictions: Sequence[Prediction], labels: Sequence[str]) -> Scores:
+    """The scores of predictions; `labels` are those of the training split."""
+    truth = [prediction.label for prediction in predictions]
+    replies = [prediction.reply for prediction in predictions]
+    choices = [prediction.choice for prediction in predictions]
+    first = [next(iter(emojis_in(reply)), None) for reply in replies]
+    unseen = [emoji if emoji not in labels else None for emoji in first]
+    top3 = [sorted(labels, key=lambda label: -p.probabilities[label])[:3] for p in predictions]
+    right = _equal(choices, truth)
+    of_label = np.array([prediction.probabilities[prediction.label] for prediction in predictions])
+    emojis = are_emojis(labels)
+    return Scores(
+        exact_accuracy=rate_of(_equal(replies, truth)),
+        group_accuracy=_group_accuracy(first, truth) if emojis else None,
+        macro_f1=macro_f1(truth, replies),
+        format_rate=rate_of([is_single_emoji(reply) for reply in replies]) if emojis else None,
+        unseen_emoji_rate=rate_of([emoji is not None for emoji in unseen]) if emojis else None,
+        unseen_emojis=_unseen_emojis(unseen, truth) if emojis else [],
+        restricted_exact_accuracy=rate_of(right),
+        restricted_top3_accuracy=rate_of([label in top for label, top in zip(truth, top3, strict=True)]),
+        restricted_group_accuracy=_group_accuracy(choices, truth) if emojis else None,
+        restricted_macro_f1=macro_f1(truth, choices),
+        log_loss=float(-np.log(np.maximum(of_label, PROBABILITY_FLOOR)).mean()),
+        calibration_error=calibration_error([max(p.probabilities.values()) for p in predictions], right),
+    )
+
+
+def slice_scores(predictions: Sequence[Prediction], labels: Sequence[str]) -> list[SliceScore]:
+    """Accuracy by each field that has 2 to 30 different values: field by field, worst first."""
+    slices = []
+    for field in sorted({name for prediction in predictions for name in prediction.fields}):
+        values = sorted({prediction.fields[field] for prediction in predictions if field in prediction.fields})
+        parts = []
+        for value in values if 2 <= len(values) <= MAX_SLICES else ():
+            part = score([p for p in predictions if p.fields.get(field) == value], labels)
+            rates = part.exact_accuracy, part.restricted_exact_accuracy, part.group_accuracy
+            parts.append(SliceScore(field, value, *rates))
+        slices += sorted(parts, key=lambda part: (part.exact_accuracy.rate, part.restricted_exact_accuracy.rate))
+    return slices
+
+
+def compare(base: Sequence[Prediction], finetuned: Sequence[Prediction]) -> Comparison:
+    """McNemar's test of two models on the same examples."""
+    free = [[p.reply == p.label for p in predictions] for predictions in (base, finetuned)]
+    restricted = [[p.choice == p.label for p in predictions] for predictions in (base, finetuned)]
+    return Comparison(mcnemar_p(*free), mcnemar_p(*restricted), len(base))
+
+
+def mcnemar_p(first: Sequence[bool], second: Sequence[bool]) -> float:
+    """The exact two-sided p-value of McNemar's test (1947): of the samples that only one of two models got right, how
+    likely shares so unequal would be, were both equally good."""
+    from scipy.stats import binomtest
+
+    only_first = sum(one and not other for one, other in zip(first, second, strict=True))
+    only_second = sum(other and not one for one, other in zip(first, second, strict=True))
+    return float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
 
 
 def calibration_error(confidences: Sequence[float], right: Sequence[bool], bins: int = 10) -> float:
     """Expected calibration error (Naeini et al. 2015): over equal bins of confidence, how far the share of right
     answers is from the mean confidence, weighted by the samples in each bin."""
-    if not confidences:
-        return 0.0
-    sums = [[0, 0.0, 0] for _ in range(bins)]  # samples, confidence, right
-    for confidence, hit in zip(confidences, right, strict=True):
-        cell = sums[min(bins - 1, int(confidence * bins))]
-        cell[0] += 1
-        cell[1] += confidence
-        cell[2] += hit
-    return sum(abs(hits - confidence) for _, confidence, hits in sums) / len(confidences)
+    confidence = np.array(confidences)
+    gaps = np.array(right, dtype=float) - confidence
+    sums = np.bincount(np.minimum((confidence * bins).astype(int), bins - 1), gaps)
+    return float(np.abs(sums).sum() / len(confidence))
 
 
-def most_frequent(labels: Sequence[str]) -> str:
-    """The most frequent label; of equals the one seen first."""
-    return Counter(labels).most_common(1)[0][0]
+def macro_f1(truth: Sequence[str], answers: Sequence[str]) -> float:
+    """The mean F1 of the labels that occur; an answer that is no label is a miss."""
+    from sklearn.metrics import f1_score
+
+    labels = sorted(set(truth))
+    known = [answer if answer in labels else "" for answer in answers]
+    return float(f1_score(truth, known, labels=labels, average="macro", zero_division=0))
+
+
+def _equal(answers: Sequence[str], truth: Sequence[str]) -> list[bool]:
+    return [answer == label for answer, label in zip(answers, truth, strict=True)]
+
+
+def _same_group(answer: str | None, label: str) -> bool:
+    group = None if answer is None else emotion_group(answer)
+    return answer == label or (group is not None and group == emotion_group(label))
+
+
+def _group_accuracy(answers: Sequence[str | None], truth: Sequence[str]) -> Rate:
+    return rate_of([_same_group(answer, label) for answer, label in zip(answers, truth, strict=True)])
+
+
+def _unseen_emojis(unseen: Sequence[str | None], truth: Sequence[str]) -> list[UnseenEmoji]:
+    answered = [(emoji, _same_group(emoji, label)) for emoji, label in zip(unseen, truth, strict=True) if emoji]
+    right = Counter(emoji for emoji, same_group in answered if same_group)
+    counts = Counter(emoji for emoji, _ in answered)
+    return [UnseenEmoji(emoji, count, emotion_group(emoji), right[emoji]) for emoji, count in counts.most_common()]

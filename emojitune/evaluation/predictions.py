@@ -1,47 +1,52 @@
-"""Predictions of a model on the validation split, and what they are worth."""
+"""What a model answers to every turn of the validation split."""
 
-from collections import Counter, defaultdict
-from collections.abc import Callable, Iterable, Sequence
-from dataclasses import asdict, dataclass
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass, replace
+from itertools import groupby
+from typing import Any, TypeVar
 
-from emojitune.chat import Generation, generate, label_probabilities, prompt_tokens
-from emojitune.dataset import Sample, printable
-from emojitune.emotions import emojis_in, emotion_group, is_single_emoji
-from emojitune.loading import Speaker
-from emojitune.metrics import calibration_error, macro_f1, mcnemar, rate_of
+from emojitune.data.samples import Sample, is_label
+from emojitune.inference.chat_model import ChatModel
+from emojitune.inference.generation import encode_prompt
 
-# The system prompt that nobody trained with: the same task in other words.
-REWORDED_SYSTEM_PROMPT = "次の文の気持ちに合う絵文字を一つだけ答えて"
+MAX_NEW_TOKENS = 12  # enough for any emoji with its end of turn, and to show how the base model rambles
 
-# Long enough for every emoji with its end of turn, and to show how the base model rambles.
-REPLY = Generation(max_new_tokens=12)
+BATCH_ROWS = 16  # 32 would put 6 % more padding through the model, and take twice the memory
 
-# Prompts that are replied to freely at once, as rows, which are filled up to the longest.
-BATCH = 16
+CONVERSATION = "conversation"  # the value of each field that a multi-turn sample does not have
 
-CONTEXT_TURNS = 5  # how long the running conversations are
-
-# ln of the least probability that counts: one sample that the model holds for impossible must not be all of log-loss.
-LEAST_PROBABILITY = 1e-9
+Progress = Callable[[int], None]  # called with the number of newly finished replies
+Item = TypeVar("Item")
 
 
 @dataclass(frozen=True)
-class Item:
-    """One reply to predict: the messages before it, and the label that the data gives."""
+class EvalExample:
+    """One reply to predict: the messages before it, and the label that the data gives; turns count from 1, and
+    `sample` is the number of the sample in its split."""
 
-    messages: list[dict[str, str]]
+    messages: list[dict[str, Any]]
     label: str
-    turn: int  # 1 in a single-turn sample
+    turn: int
+    fields: dict[str, str]
+    sample: int
 
     @property
     def text(self) -> str:
         return self.messages[-1]["content"]
 
+    @property
+    def system(self) -> str | None:
+        return self.messages[0]["content"] if self.messages[0]["role"] == "system" else None
+
+    def with_system(self, system: str | None) -> "EvalExample":
+        """The same example with another system prompt, or none."""
+        head = [{"role": "system", "content": system}] if system else []
+        return replace(self, messages=[*head, *(message for message in self.messages if message["role"] != "system")])
+
 
 @dataclass(frozen=True)
 class Prediction:
-    """What a model answered: freely (`reply`), and among the labels (`choice`, with every label's probability)."""
+    """What a model answered: freely (`reply`), and restricted to the labels (`choice`, each label's probability)."""
 
     text: str
     label: str
@@ -49,227 +54,73 @@ class Prediction:
     reply: str
     choice: str
     probabilities: dict[str, float]
+    fields: dict[str, str]
 
     def as_json(self) -> dict[str, Any]:
-        likeliest = sorted(self.probabilities.items(), key=lambda pair: -pair[1])[:3]
-        row = {**asdict(self), "top3": [{"label": label, "probability": round(p, 6)} for label, p in likeliest]}
-        row["label_probability"] = round(self.probabilities[self.label], 9)
-        del row["probabilities"]
-        return row
+        """A row of predictions_….jsonl: of the probabilities, the label's and the top three."""
+        top = sorted(self.probabilities.items(), key=lambda pair: -pair[1])[:3]
+        shown = {"probabilities": {label: round(probability, 6) for label, probability in top}}
+        return asdict(self) | shown | {"label_probability": round(self.probabilities[self.label], 9)}
 
 
-def items_of(samples: Iterable[Sample]) -> list[Item]:
-    """Every turn of the samples, with the data's own turns before it."""
-    items = []
-    for sample in samples:
-        messages = list(sample.messages)
-        for place, message in enumerate(messages):
-            if message["role"] == "assistant":
-                items.append(Item(messages[:place], message["content"], (place + 1) // 2))
-    return items
-
-
-def with_system(items: Iterable[Item], system: str | None) -> list[Item]:
-    """The same items with another system prompt, or none."""
-    head = [{"role": "system", "content": system}] if system else []
-    return [
-        Item([*head, *(message for message in item.messages if message["role"] != "system")], item.label, item.turn)
-        for item in items
+def build_examples(samples: Sequence[Sample], labels: Sequence[str]) -> tuple[list[EvalExample], int]:
+    """Every turn that carries loss, after the data's own turns; and how many were left out because their label is none
+    of `labels`, those of the training split: no model can know them."""
+    fields = dict.fromkeys((name for sample in samples for name in sample.fields), CONVERSATION)
+    examples = [
+        EvalExample(
+            list(sample.messages[:index]),
+            message["content"],
+            sum(before["role"] == "user" for before in sample.messages[:index]),
+            (fields if sample.turns > 1 else {}) | sample.fields,
+            sample.number,
+        )
+        for sample in samples
+        for index, message in enumerate(sample.messages)
+        if is_label(message)
     ]
-
-
-# ---- predicting ----------------------------------------------------------------------------------------------------
+    known = [example for example in examples if example.label in labels]
+    return known, len(examples) - len(known)
 
 
 def predict(
-    speaker: Speaker, items: Sequence[Item], labels: Sequence[str], progress: Callable[[int], None]
+    model: ChatModel, examples: Sequence[EvalExample], labels: Sequence[str], progress: Progress
 ) -> list[Prediction]:
-    """A prediction for each item; `progress` hears how many replies are done, of two for each item."""
-    prompts = [prompt_tokens(speaker.tokenizer, item.messages) for item in items]
-    rows = restricted(speaker, prompts, labels, progress)
-    replies = [""] * len(items)
-    for batch in batches_by_length(prompts, BATCH):
-        found = generate(speaker.model, speaker.tokenizer, [prompts[index] for index in batch], REPLY)
-        for index, reply in zip(batch, found, strict=True):
-            replies[index] = printable(reply)
-        progress(len(batch))
-    return [
-        Prediction(item.text, item.label, item.turn, reply, max(row, key=row.__getitem__), row)
-        for item, reply, row in zip(items, replies, rows, strict=True)
-    ]
+    """A prediction for each example. Turns of a conversation go on from the keys and values of the turn before."""
+    prompts = [encode_prompt(model.tokenizer, example.messages) for example in examples]
+    predictions: dict[int, Prediction] = {}
+    start = model.start_batch(prompts)
+    for rows in batches(_chains(prompts), len, lambda chain: len(prompts[chain[-1]])):
+        batch = start.repeat(len(rows))
+        for indices in zip(*rows, strict=True):
+            replies, scores = model.answer(batch, [prompts[index] for index in indices], labels, MAX_NEW_TOKENS)
+            for index, reply, row in zip(indices, replies, scores.tolist(), strict=True):
+                probabilities = dict(zip(labels, row, strict=True))
+                choice = max(labels, key=probabilities.__getitem__)
+                example = examples[index]
+                predictions[index] = Prediction(
+                    example.text, example.label, example.turn, reply, choice, probabilities, example.fields
+                )
+            progress(len(indices))
+    return [predictions[index] for index in range(len(examples))]
 
 
-def restricted(
-    speaker: Speaker, prompts: Sequence[Sequence[int]], labels: Sequence[str], progress: Callable[[int], None]
-) -> list[dict[str, float]]:
-    """The probability of each label as the reply to each prompt, given that the reply is one of the labels."""
-    found = label_probabilities(speaker.model, speaker.tokenizer, prompts, labels, progress)
-    return [dict(zip(labels, row, strict=True)) for row in found.tolist()]
+def batches(items: Sequence[Item], turns: Callable[[Item], int], length: Callable[[Item], int]) -> Iterator[list[Item]]:
+    """Batches of items with the same number of turns and of similar length; longest first, so that a progress bar
+    errs on the late side."""
+    ordered = sorted(items, key=lambda item: (turns(item), length(item)), reverse=True)
+    for _, group in groupby(ordered, key=turns):
+        rows = list(group)
+        yield from (rows[first : first + BATCH_ROWS] for first in range(0, len(rows), BATCH_ROWS))
 
 
-def batches_by_length(prompts: Sequence[Sequence[int]], size: int) -> list[Sequence[int]]:
-    """Indices of prompts in batches of similar length: little padding, and the same batches every time."""
-    order = sorted(range(len(prompts)), key=lambda index: (len(prompts[index]), index))
-    return [order[start : start + size] for start in range(0, len(order), size)]
-
-
-# ---- scoring -------------------------------------------------------------------------------------------------------
-
-
-def score(predictions: Sequence[Prediction], known: Sequence[str]) -> dict[str, Any]:
-    """Metrics of predictions, rates with their 95 % Wilson intervals. `known` are the labels of the training split.
-
-    The free reply counts for exact and group accuracy, macro-F1, format rate and unseen-emoji rate; the choice among
-    the labels for the restricted and top-3 accuracy, log-loss and calibration error. A reply is taken at its first
-    emoji for the group, and as a whole for exact accuracy.
-    """
-    import math
-
-    labels = [prediction.label for prediction in predictions]
-    replies = [prediction.reply for prediction in predictions]
-    first = [next(iter(emojis_in(reply)), None) for reply in replies]
-    unseen = [emoji is not None and emoji not in known for emoji in first]
-    top3 = [
-        prediction.label in sorted(prediction.probabilities, key=lambda label: -prediction.probabilities[label])[:3]
-        for prediction in predictions
-    ]
-    confidence = [max(prediction.probabilities.values()) for prediction in predictions]
-    chosen_right = [prediction.choice == prediction.label for prediction in predictions]
-    losses = [
-        -math.log(max(LEAST_PROBABILITY, prediction.probabilities[prediction.label])) for prediction in predictions
-    ]
-    return {
-        "exact_accuracy": rate_of([reply == label for reply, label in zip(replies, labels, strict=True)]),
-        "group_accuracy": rate_of([_same_group(emoji, label) for emoji, label in zip(first, labels, strict=True)]),
-        "macro_f1": macro_f1(labels, replies),
-        "format_rate": rate_of([is_single_emoji(reply) for reply in replies]),
-        "unseen_emoji_rate": rate_of(unseen),
-        "unseen_emojis": _unseen_emojis(predictions, first, unseen),
-        "restricted": {
-            "exact_accuracy": rate_of(chosen_right),
-            "top3_accuracy": rate_of(top3),
-            "group_accuracy": rate_of([_same_group(p.choice, p.label) for p in predictions]),
-            "macro_f1": macro_f1(labels, [prediction.choice for prediction in predictions]),
-            "log_loss": sum(losses) / max(1, len(losses)),
-            "calibration_error": calibration_error(confidence, chosen_right),
-        },
-    }
-
-
-def _same_group(emoji: str | None, label: str) -> bool:
-    if emoji is None:
-        return False
-    return emoji == label or (emotion_group(emoji) is not None and emotion_group(emoji) == emotion_group(label))
-
-
-def _unseen_emojis(
-    predictions: Sequence[Prediction], first: Sequence[str | None], unseen: Sequence[bool]
-) -> list[dict[str, Any]]:
-    """The emojis that no training sample had: how often, their emotion group, how often that was the right one."""
-    counts: Counter[str] = Counter()
-    right: Counter[str] = Counter()
-    for prediction, emoji, new in zip(predictions, first, unseen, strict=True):
-        if new:
-            counts[emoji] += 1
-            right[emoji] += _same_group(emoji, prediction.label)
-    return [
-        {"emoji": emoji, "count": count, "group": emotion_group(emoji), "right_group": right[emoji]}
-        for emoji, count in counts.most_common()
-    ]
-
-
-def compare(base: Sequence[Prediction], finetuned: Sequence[Prediction]) -> dict[str, float]:
-    """McNemar's p-values for base against fine-tuned: free replies, and choices among the labels."""
-    return {
-        "mcnemar_p_free": mcnemar([p.reply == p.label for p in base], [p.reply == p.label for p in finetuned]),
-        "mcnemar_p_restricted": mcnemar([p.choice == p.label for p in base], [p.choice == p.label for p in finetuned]),
-    }
-
-
-# ---- a running conversation ----------------------------------------------------------------------------------------
-
-
-def strung_together(samples: Sequence[Sample], count: int) -> list[list[tuple[str, str]]]:
-    """`count` conversations of CONTEXT_TURNS unrelated tweets, as (text, label), no two neighbours with one label.
-
-    Deterministic: the single-turn samples in their order, each label in turn.
-    """
-    waiting: dict[str, list[str]] = defaultdict(list)
-    for sample in samples:
-        if sample.turns == 1:
-            waiting[sample.label].append(sample.texts[0])
-    conversations: list[list[tuple[str, str]]] = []
-    for _ in range(count):
-        turns: list[tuple[str, str]] = []
-        while len(turns) < CONTEXT_TURNS:
-            free = [label for label in waiting if waiting[label] and (not turns or turns[-1][1] != label)]
-            if not free:
-                return conversations
-            label = max(free, key=lambda label: len(waiting[label]))
-            turns.append((waiting[label].pop(0), label))
-        conversations.append(turns)
-    return conversations
-
-
-def own_turns(samples: Sequence[Sample]) -> list[list[tuple[str, str]]]:
-    """The multi-turn samples as conversations of (text, label)."""
-    return [list(zip(sample.texts, sample.labels, strict=True)) for sample in samples if sample.turns > 1]
-
-
-def converse(
-    speaker: Speaker,
-    conversations: Sequence[Sequence[tuple[str, str]]],
-    system: str | None,
-    progress: Callable[[int], None],
-) -> list[dict[str, Any]]:
-    """Talk each conversation through with the model's own replies kept as history; by turn, exact accuracy and
-    repeat rate (the reply equals the previous turn's; the labels never do)."""
-    head = [{"role": "system", "content": system}] if system else []
-    histories = [list(head) for _ in conversations]
-    last: list[str | None] = [None] * len(conversations)
-    by_turn = []
-    for turn in range(max(map(len, conversations), default=0)):
-        active = [index for index, turns in enumerate(conversations) if turn < len(turns)]
-        for index in active:
-            histories[index].append({"role": "user", "content": conversations[index][turn][0]})
-        prompts = [prompt_tokens(speaker.tokenizer, histories[index]) for index in active]
-        exact, repeated = [], []
-        for batch in batches_by_length(prompts, BATCH):
-            replies = generate(speaker.model, speaker.tokenizer, [prompts[place] for place in batch], REPLY)
-            for place, reply in zip(batch, replies, strict=True):
-                index = active[place]
-                exact.append(reply == conversations[index][turn][1])
-                repeated.append(reply == last[index])
-                last[index] = reply
-                histories[index].append({"role": "assistant", "content": reply})
-            progress(len(batch))
-        row: dict[str, Any] = {"turn": turn + 1, "exact_accuracy": rate_of(exact)}
-        if turn:
-            row["repeat_rate"] = rate_of(repeated)
-        by_turn.append(row)
-    return by_turn
-
-
-# ---- the floor to beat ---------------------------------------------------------------------------------------------
-
-
-def ngram_choices(train: Sequence[Sample], items: Sequence[Item]) -> list[str]:
-    """The labels that a character n-gram logistic regression gives, trained on the same training split, turn by turn.
-
-    Characters, since Japanese has no spaces; 1 to 4 of them, weighted by TF-IDF: the usual strong baseline for short
-    texts. Its settings were fixed beforehand.
-    """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
-    texts = [text for sample in train for text in sample.texts]
-    labels = [label for sample in train for label in sample.labels]
-    if len(set(labels)) < 2:
-        return [labels[0]] * len(items)
-    classifier = make_pipeline(
-        TfidfVectorizer(analyzer="char", ngram_range=(1, 4), sublinear_tf=True),
-        LogisticRegression(C=10.0, max_iter=2000),
-    )
-    classifier.fit(texts, labels)
-    return [str(label) for label in classifier.predict([item.text for item in items])]
+def _chains(prompts: Sequence[list[int]]) -> list[list[int]]:
+    """Indices of prompts in chains in which each prompt goes on from the one before, as turns of a conversation do."""
+    chains: list[list[int]] = []
+    for index in sorted(range(len(prompts)), key=prompts.__getitem__):
+        last = prompts[chains[-1][-1]] if chains else [-1]
+        if prompts[index][: len(last)] == last:
+            chains[-1].append(index)
+        else:
+            chains.append([index])
+    return chains

@@ -1,7 +1,6 @@
 """The base model and the fine-tuned one, ready to answer."""
 
 from collections.abc import Callable, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,73 +8,84 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from emojitune import model as models
-from emojitune.artifacts import OutputDirectory, UserError, command
-from emojitune.chat import Generation, generate, label_probabilities
-from emojitune.dataset import printable
+from emojitune.artifacts import OutputDirectory, UserError, rerun_command
+from emojitune.data.samples import sanitize
+from emojitune.inference.cached_batch import CachedBatch
+from emojitune.inference.generation import GenerationSettings, continue_greedily, generate
+from emojitune.inference.label_scoring import label_probabilities, label_token_ids
+from emojitune.model.base_model import find_base_model
+from emojitune.model.loading import load_model, load_tokenizer, select_device, select_dtype
+from emojitune.model.prefix_tree import common_prefix_length
 
 
 @dataclass(frozen=True)
-class Speaker:
+class ChatModel:
     """A model that answers, by the name that the user knows it by: `base` or `fine-tuned`."""
 
     name: str
     model: PreTrainedModel
     tokenizer: PreTrainedTokenizerBase
-    weights: str  # the first weight file's SHA-256: two speakers must differ in it
+    weights: str  # SHA-256 of the first weight file
 
-    def reply(self, prompt: Sequence[int], generation: Generation, write: Callable[[str], None] | None = None) -> str:
-        """The reply on one line, control characters made harmless; `write` gets it in pieces as it comes."""
-        clean = None if write is None else lambda piece: write(printable(piece))
-        return printable(generate(self.model, self.tokenizer, [prompt], generation, clean)[0])
+    def reply(
+        self, prompt: Sequence[int], settings: GenerationSettings, on_text: Callable[[str], None] | None = None
+    ) -> str:
+        """The free reply on one line, safe for a terminal; `on_text` gets it in pieces as it comes."""
+        safe = (lambda piece: on_text(sanitize(piece))) if on_text else None
+        return sanitize(generate(self.model, self.tokenizer, [prompt], settings, safe)[0])
 
-    def likeliest(self, prompt: Sequence[int], labels: Sequence[str]) -> list[tuple[str, float]]:
-        """The labels with their probabilities, the likeliest first."""
-        probabilities = label_probabilities(self.model, self.tokenizer, [prompt], labels)[0].tolist()
-        return sorted(zip(labels, probabilities, strict=True), key=lambda pair: -pair[1])
+    def rank_labels(self, prompt: Sequence[int], labels: Sequence[str]) -> list[tuple[str, float]]:
+        """The labels with their probabilities when the reply must be one of them, the most probable first."""
+        sequences = label_token_ids(self.tokenizer, labels)
+        probabilities, _ = label_probabilities(CachedBatch(self.model, 1), [prompt], sequences)
+        return sorted(zip(labels, probabilities[0].tolist(), strict=True), key=lambda pair: -pair[1])
 
+    def start_batch(self, prompts: Sequence[Sequence[int]]) -> CachedBatch:
+        """One row that holds what all prompts begin with, such as the system prompt; `repeat` it for each batch."""
+        start = CachedBatch(self.model, 1)
+        shared = common_prefix_length(min(prompts), max(prompts))  # what these two begin with, all between them do
+        if shared:
+            start.extend_to([prompts[0][:shared]])
+        return start
 
-def load_base(name: str, verify: bool = False) -> Speaker:
-    """The base model of that name. Raises UserError when it is not to be had."""
-    base = models.find_base_model(name, verify)
-    return _load("base", base.folder, base.weights)
-
-
-def load_finetuned(output: OutputDirectory, run: dict[str, Any]) -> Speaker:
-    """The model that 03 wrote. Raises UserError when its weights are those of the base model: then nothing was
-    trained, or the files were mixed up, and a comparison would compare a model with itself."""
-    weights = {Path(name).name: print_ for name, print_ in run["outputs"].items() if name.endswith(".safetensors")}
-    if {print_["sha256"] for print_ in weights.values()} == {
-        print_["sha256"] for print_ in run["base_model"]["weights"].values()
-    }:
-        raise UserError(
-            f"{output.model} holds the base model's own weights; train again: {command('03_train_model.py', output)}"
-        )
-    return _load("fine-tuned", output.model, weights)
-
-
-def _load(name: str, folder: Path, weights: dict[str, Any]) -> Speaker:
-    device = models.choose_device()
-    with ThreadPoolExecutor(1) as pool:  # side by side: each takes some three seconds
-        tokenizer = pool.submit(models.load_tokenizer, folder)
-        model = sharpen(models.load_model(folder, device, models.choose_products(device)))
-        return Speaker(name, model, tokenizer.result(), next(iter(weights.values()))["sha256"])
+    def answer(
+        self, batch: CachedBatch, prompts: Sequence[Sequence[int]], labels: Sequence[str], max_new_tokens: int
+    ) -> tuple[list[str], torch.Tensor]:
+        """The free reply to the prompt of each row, greedily, and each label's probability, (prompts, labels)."""
+        probabilities, logits = label_probabilities(batch, prompts, label_token_ids(self.tokenizer, labels))
+        replies = continue_greedily(self.tokenizer, batch, prompts, logits, max_new_tokens)
+        return list(map(sanitize, replies)), probabilities
 
 
-def sharpen(model: PreTrainedModel, likeliest: int = 32) -> PreTrainedModel:
-    """Let the model give its `likeliest` tokens' logits in float32, if it computes in bf16.
+def load_base(name: str, device: str, run: dict[str, Any] | None = None) -> ChatModel:
+    """The base model of that name. `run` is the record of a run that fine-tuned it.
 
-    bf16 has eight binary digits: from 16 to 32, where the best logits are, it knows nothing between 20 and 20.125, and
-    labels would tie that are not alike.
+    Raises:
+        UserError: if the model cannot be found, or has changed since that run.
     """
+    base = find_base_model(name)
+    if run and run["base_model"]["name"] == name and run["base_model"]["weights"] != base.weights:
+        raise UserError(
+            f"the weights in {base.folder} have changed since the run that was trained on them: a comparison would not "
+            "show what training did; put them back, or train again"
+        )
+    return _load("base", base.folder, base.weights, device)
 
-    def recompute(layer: torch.nn.Linear, inputs: tuple[torch.Tensor], logits: torch.Tensor) -> torch.Tensor:
-        top = logits.topk(min(likeliest, logits.shape[-1]), dim=-1).indices
-        exact = torch.einsum("...d,...wd->...w", inputs[0].float(), layer.weight[top].float())
-        if layer.bias is not None:
-            exact += layer.bias[top].float()
-        return logits.float().scatter_(-1, top, exact)
 
-    if model.dtype == torch.bfloat16:
-        model.get_output_embeddings().register_forward_hook(recompute)
-    return model
+def load_finetuned(output: OutputDirectory, run: dict[str, Any], device: str) -> ChatModel:
+    """The model that 03 wrote and recorded in `run`.
+
+    Raises:
+        UserError: if its weights are the base model's: then a comparison would compare a model with itself.
+    """
+    weights = {Path(name).name: sha256 for name, sha256 in run["outputs"].items() if name.endswith(".safetensors")}
+    if set(weights.values()) == set(run["base_model"]["weights"].values()):
+        again = rerun_command("03_train_model.py", output)
+        raise UserError(f"{output.model} holds the base model's own weights; train again: {again}")
+    return _load("fine-tuned", output.model, weights, device)
+
+
+def _load(name: str, folder: Path, weights: dict[str, str], device: str) -> ChatModel:
+    where = select_device(device)
+    model = load_model(folder, where, select_dtype(where))
+    return ChatModel(name, model, load_tokenizer(folder), next(iter(weights.values())))

@@ -1,0 +1,79 @@
+"""A batch of prompts with the keys and values computed so far, so that no token goes through the model twice."""
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+from emojitune.model.prefix_tree import common_prefix_length, supports_prefix_tree
+
+
+class CachedBatch:
+    """Rows of tokens, and the model's keys and values for them.
+
+    A row's slots in the cache may have gaps: padding, and tokens that were taken back. Attention therefore goes by the
+    position that each slot holds, not by its place in the cache.
+    """
+
+    def __init__(self, model: PreTrainedModel, rows: int) -> None:
+        self.model = model
+        self.rows: list[Sequence[int]] = [[] for _ in range(rows)]
+        self._cache = DynamicCache()  # without the model's config: it would drop what left a sliding window by slots
+        self._positions = torch.empty(rows, 0, dtype=torch.long, device=model.device)  # (rows, slots), -1 in a gap
+
+    @torch.inference_mode()
+    def extend_to(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
+        """The logits after the last token of each sequence, (rows, vocabulary), fp32.
+
+        What a sequence has in common with the former one of its row is not computed again; the rest is forgotten.
+        """
+        kept = [min(common_prefix_length(*pair), len(pair[1]) - 1) for pair in zip(self.rows, sequences, strict=True)]
+        width = max(len(tokens) - start for tokens, start in zip(sequences, kept, strict=True))
+        token_ids, positions = [], []
+        for tokens, start in zip(sequences, kept, strict=True):
+            padding = width - (len(tokens) - start)  # on the left, so that every row ends in the last slot
+            token_ids.append([0] * padding + list(tokens[start:]))
+            positions.append([-1] * padding + list(range(start, len(tokens))))
+        device = self.model.device
+        self._forget(torch.tensor(kept, device=device))
+        added = torch.tensor(positions, device=device)
+        self._positions = torch.cat([self._positions, added], dim=1)
+        added = added.clamp(min=0)  # padding sees the first token, rather than nothing: that would be NaN
+        output = self.model(
+            input_ids=torch.tensor(token_ids, device=device),
+            position_ids=added,
+            attention_mask=self._attention_mask(added),
+            cache=self._cache,
+            logits_to_keep=1,
+        )
+        self.rows = list(sequences)
+        return output.logits[:, -1].float()
+
+    def repeat(self, rows: int) -> "CachedBatch":
+        """A batch of `rows` copies of this batch's only row."""
+        batch = CachedBatch(self.model, 0)
+        batch.rows, batch._positions = self.rows * rows, self._positions.repeat(rows, 1)
+        batch._cache = copy.deepcopy(self._cache)
+        batch._cache.batch_repeat_interleave(rows)
+        return batch
+
+    def _forget(self, kept: torch.Tensor) -> None:
+        """Turn the slots of positions from `kept` (rows,) on into gaps; cut off what is a gap in every row."""
+        self._positions = self._positions.masked_fill(self._positions >= kept[:, None], -1)
+        used = (self._positions >= 0).any(dim=0).nonzero()
+        length = int(used[-1]) + 1 if len(used) else 0
+        self._cache.crop(length - self._positions.shape[1])
+        self._positions = self._positions[:, :length]
+
+    def _attention_mask(self, added: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
+        """What the new tokens, at the positions `added` (rows, width), attend to."""
+        present = self._positions >= 0
+        if not supports_prefix_tree(self.model):
+            return present.long()  # transformers makes the causal mask; it counts gaps as part of a sliding window
+        distance = added[:, :, None] - self._positions[:, None, :]
+        full = (present[:, None, :] & (distance >= 0))[:, None]  # (rows, 1, width, slots)
+        config = self.model.config.get_text_config()
+        if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
+            return full
+        return {"full_attention": full, "sliding_attention": full & (distance < config.sliding_window)[:, None]}

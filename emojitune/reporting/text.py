@@ -1,0 +1,88 @@
+"""The evaluation for the screen: a table, and what it says in sentences."""
+
+from collections.abc import Mapping
+from itertools import groupby
+
+from emojitune.evaluation.metrics import Evaluation
+from emojitune.stats import Rate
+
+MODEL_NAMES = {"base": "base", "finetuned": "fine-tuned"}
+
+ROWS = {
+    "exact_accuracy": "exact accuracy",
+    "group_accuracy": "group accuracy",
+    "macro_f1": "macro-F1",
+    "format_rate": "format rate (exactly one emoji)",
+    "unseen_emoji_rate": "unseen-emoji rate",
+    "restricted_exact_accuracy": "restricted: exact accuracy",
+    "restricted_top3_accuracy": "restricted: top-3 accuracy",
+    "restricted_group_accuracy": "restricted: group accuracy",
+    "restricted_macro_f1": "restricted: macro-F1",
+    "log_loss": "restricted: log-loss",
+    "calibration_error": "restricted: calibration error",
+}
+
+
+def format_evaluation(results: Mapping[str, Evaluation]) -> str:
+    """The scores of each model side by side, rates with their 95 % intervals."""
+    lines = [f"{'':34}" + "".join(f"{MODEL_NAMES[name]:>20}" for name in results)]
+    for field, title in ROWS.items():
+        values = [getattr(result.scores, field) for result in results.values()]
+        if None not in values:
+            cells = [str(value) if isinstance(value, Rate) else f"{value:.3f}" for value in values]
+            lines.append(f"{title:34}" + "".join(f"{cell:>20}" for cell in cells))
+    for title, count in (("replies", "replies"), ("validation samples", "samples")):
+        lines.append(f"{title:34}" + "".join(f"{getattr(result, count):>20}" for result in results.values()))
+    return "\n".join([*lines, "In brackets: 95 % intervals. Restricted: only labels may be answered."])
+
+
+def format_slices(results: Mapping[str, Evaluation], count: int = 3) -> list[str]:
+    """For each field of the samples, a line with the values at which the fine-tuned model, or else the base model, is
+    worst and best."""
+    lines = []
+    for field, parts in groupby(results.get("finetuned", results.get("base")).slices, key=lambda part: part.field):
+        rates = [f"{part.value} {part.exact_accuracy}" for part in parts]
+        best = rates[max(count, len(rates) - count) :][::-1]
+        lines.append(
+            f"Exact accuracy by {field}: worst {', '.join(rates[:count])}" + f"; best {', '.join(best)}" * bool(best)
+        )
+    return lines
+
+
+def evaluation_findings(results: Mapping[str, Evaluation]) -> list[str]:
+    """What the scores say, a sentence each."""
+    baselines = next(iter(results.values())).baselines
+    findings = [
+        f"The baselines: chance {baselines.chance:.1%}, the most frequent label {baselines.most_frequent_label}, "
+        f"a character n-gram model {baselines.ngram}."
+    ]
+    tuned = results.get("finetuned")
+    if tuned is None:
+        return findings
+    gap = 100 * (tuned.scores.exact_accuracy.rate - baselines.ngram.rate)
+    if gap > 0:
+        findings.append(f"The fine-tuned model is {gap:.1f} points above the n-gram model.")
+    else:
+        findings.append(
+            f"The fine-tuned model does not beat the n-gram model ({gap:.1f} points): a far smaller tool would do for "
+            "this data; more samples or another learning rate may change that."
+        )
+    if tuned.against_base:
+        p = tuned.against_base.mcnemar_p_free
+        findings.append(
+            f"Against the base model, on the {tuned.against_base.samples} replies that both gave: McNemar's exact p "
+            f"{'< 0.0001' if p < 1e-4 else f'= {p:.4f}'}{'' if p < 0.05 else ', which chance may well explain'}."
+        )
+    unseen = tuned.scores.unseen_emojis
+    if unseen:
+        shown = " ".join(f"{row.emoji}×{row.count}" for row in unseen[:8])
+        count, right = sum(row.count for row in unseen), sum(row.right_group for row in unseen)
+        findings.append(f"Emojis that no training sample has: {shown}; {right} of {count} in the right group.")
+    turns = tuned.conversations.get("strung", [])
+    if len(turns) > 1:
+        findings.append(
+            f"In a running conversation exact accuracy is {turns[0].exact_accuracy.rate:.0%} at turn 1 and "
+            f"{turns[-1].exact_accuracy.rate:.0%} at turn {turns[-1].turn}, where {turns[-1].repeat_rate.rate:.0%} of "
+            "the replies repeat the one before; the labels never do."
+        )
+    return findings
