@@ -83,9 +83,10 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"\nDone in {minutes:.1f} minutes; look at {output.evaluation / 'report.html'}")
     if args.quick and not status:
         report = read_json(output.report, "01_prepare_data.py", output)
+        minutes = run["seconds"] / 60 * report["read"] / report["samples"]
         print(
-            f"All {report['read']} samples instead of {report['samples']} train for about "
-            f"{run['seconds'] / 60 * report['read'] / report['samples']:.0f} minutes on this machine: uv run run_pipeline.py"
+            f"All {report['read']:,} samples instead of {report['samples']} train for about {minutes:.0f} minutes on "
+            "this machine: uv run run_pipeline.py"
         )
     return status
 

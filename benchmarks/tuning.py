@@ -24,7 +24,7 @@ from trl import SFTConfig
 
 from emojitune.artifacts import OutputDirectory, load_verified_manifest, read_jsonl
 from emojitune.cli import bounded, output_directory
-from emojitune.data.samples import Sample, load_samples
+from emojitune.data.samples import Sample, load_samples, subsample
 from emojitune.data.splitting import split
 from emojitune.evaluation.metrics import score
 from emojitune.evaluation.predictions import build_examples, predict
@@ -130,16 +130,14 @@ def train(setting: dict, samples: list[Sample], measured: list[Sample], folder: 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--set", dest="settings", type=parse_setting, action="append", required=True)
-    parser.add_argument("--max-samples", type=bounded(int, 50, 10**9), help="of the inner training part")
+    parser.add_argument("--max-samples", type=bounded(int, 50, 10**9), default=10**9, help="to train on")
+    parser.add_argument("--max-measured", type=bounded(int, 50, 10**9), default=10**9, help="to score on")
     parser.add_argument("--output-dir", type=output_directory, default=OutputDirectory(Path("outputs")))
     args = parser.parse_args()
     load_verified_manifest("02_split_data.py", args.output_dir)
     samples = load_samples(read_jsonl(args.output_dir.train, "02_split_data.py", args.output_dir))
     inner, measured = split(samples, 0.15, seed=1)
-    if args.max_samples:
-        from emojitune.data.samples import subsample
-
-        inner = subsample(inner, args.max_samples)
+    inner, measured = subsample(inner, args.max_samples), subsample(measured, args.max_measured)
     for name, setting in args.settings:
         with tempfile.TemporaryDirectory() as folder:
             print(json.dumps({"name": name, **train(setting, inner, measured, folder)}), flush=True)

@@ -1,0 +1,52 @@
+"""The commands that run_pipeline runs; .ci/run runs them on the real model."""
+
+import pytest
+from conftest import script
+
+from emojitune.artifacts import write_json
+
+
+@pytest.fixture
+def pipeline(tmp_path, monkeypatch):
+    module = script("run_pipeline.py")
+    commands = []
+
+    def run_step(output, script, flags, text=None):
+        commands.append([script, *flags])
+        write_json(output.run, {"system_prompt": "分類して", "seconds": 120})
+        write_json(output.report, {"read": 4000, "samples": 250})
+        return 1 if script == fails else 0
+
+    fails = None
+    monkeypatch.setattr(module, "run_step", run_step)
+
+    def run(*flags, failing=None):
+        nonlocal fails
+        fails = failing
+        commands.clear()
+        status = module.main([*flags, "--output-dir", str(tmp_path / "out")])
+        return status, commands
+
+    return run
+
+
+def test_all_steps_run_in_order_and_three_tweets_are_answered_at_the_end(pipeline):
+    status, commands = pipeline("--epochs", "3", "--model", "somebody/model")
+    assert status == 0
+    assert [command[0][:2] for command in commands] == ["01", "02", "03", "04", "05", "06"]
+    assert commands[2] == ["03_train_model.py", "--model", "somebody/model", "--epochs", "3"]
+    assert commands[5] == ["06_test_finetuned_single.py", "--compare", "--system", "分類して"]
+
+
+def test_quick_takes_the_small_set_and_says_what_the_whole_would_take(pipeline, capsys):
+    status, commands = pipeline("--quick")
+    assert status == 0
+    assert commands[0] == ["01_prepare_data.py", "--per-label", "10"] and "--quick" in commands[4]
+    said = capsys.readouterr().out
+    assert "seen too little" in said
+    assert "All 4,000 samples instead of 250 train for about 32 minutes" in said  # 16 times 2 minutes
+
+
+def test_a_step_that_fails_ends_it_with_its_status(pipeline):
+    status, commands = pipeline(failing="02_split_data.py")
+    assert status == 1 and [command[0][:2] for command in commands] == ["01", "02"]
