@@ -9,60 +9,64 @@ says how many samples each label has, and what a training and a validation split
 import argparse
 import sys
 from collections.abc import Sequence
+from dataclasses import asdict
 from itertools import islice
 from pathlib import Path
 
 from emojitune.artifacts import (
     OutputDirectory,
     UserError,
-    command,
-    locked,
-    outputs_of,
-    remove_leftovers,
+    hash_files,
+    lock_output_dir,
+    rerun_command,
     sha256_of,
     write_json,
     write_jsonl,
 )
-from emojitune.command_line import add_output_dir, exit_status, number
+from emojitune.cli import add_output_dir, bounded, run_main
 
 SCRIPT = "01_prepare_data.py"
 
-SHOWN_PAIRS = 20  # near duplicates on the screen; report.json has up to a thousand
-KEPT_PAIRS = 1000
+KEPT_PAIRS = 1000  # of near duplicates, in report.json
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    add_output_dir(parser)
-    parser.add_argument(
-        "--data",
-        type=Path,
-        default=Path("training_data_emotion_jp.json"),
-        metavar="FILE",
-        help="a JSON array or JSONL of conversations, or CSV/TSV with the columns text and label "
-        "(default: training_data_emotion_jp.json)",
+    parser = argparse.ArgumentParser(
+        description=__doc__.split("\n")[0],
+        epilog="example: uv run 01_prepare_data.py --data tweets.csv --label-column mood --drop-duplicates",
     )
-    parser.add_argument(
+    add_output_dir(parser)
+
+    source = parser.add_argument_group("the dataset")
+    source.add_argument(
+        "--data",
+        default="training_data_emotion_jp.json",
+        metavar="FILE",
+        help="JSON, JSONL, CSV, TSV or Parquet, also gzipped, or a dataset of the hub (owner/name), as conversations "
+        "or as a table with text and label (default: training_data_emotion_jp.json)",
+    )
+    source.add_argument("--encoding", help="cp932 for example (default: UTF-8, or what the file's first bytes say)")
+    for column in ("text", "label", "system"):
+        source.add_argument(f"--{column}-column", metavar="NAME", help="of a table (default: found by common names)")
+    source.add_argument("--drop-duplicates", action="store_true", help="drop exact repeats; texts with two labels pass")
+    source.add_argument("--drop-invalid", action="store_true", help="drop every sample that would be refused")
+    source.add_argument(
         "--max-length",
-        type=number(int, 16, 32768),
+        type=bounded(int, 16, 32768),
         default=512,
         metavar="TOKENS",
-        help="the longest conversation that training will take (default: 512; a tweet has about 40 tokens)",
+        help="refuse longer conversations, in tokens of Gemma's; step 3 checks again with those of its --model "
+        "(default: 512; a tweet has about 40)",
     )
 
     choice = parser.add_argument_group("which samples (default: all of them)")
+    choice.add_argument("--max-samples", type=bounded(int, 1, 10**9), metavar="N", help="N, evenly over the labels")
     choice.add_argument(
-        "--max-samples", type=number(int, 1, 10**9), metavar="N", help="N samples, evenly over the labels"
-    )
-    choice.add_argument(
-        "--turns",
-        choices=("single", "multi", "all"),
-        default="all",
-        help="conversations of one turn, of several, or all (default: all)",
+        "--turns", choices=("single", "multi", "all"), default="all", help="conversations of one turn, of several, all"
     )
     choice.add_argument(
         "--per-label",
-        type=number(int, 1, 10**9),
+        type=bounded(int, 1, 10**9),
         metavar="N",
         help="N samples of each label; with 10, the small set of the shipped data",
     )
@@ -74,147 +78,130 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     which = choice.add_mutually_exclusive_group()
     which.add_argument(
-        "--labels", type=label_list, metavar="😀,😭", help="only these labels; fewer labels are easier to learn"
+        "--labels", type=label_list, metavar="😀,😭", help="only these labels; fewer are easier to learn"
     )
-    which.add_argument(
-        "--groups", action="store_true", help="one emoji for each emotion group, 9 in all, instead of 25"
-    )
+    which.add_argument("--groups", action="store_true", help="one emoji for each emotion group, 9 instead of 25")
     return parser.parse_args(argv)
 
 
 def label_list(text: str) -> list[str]:
-    """An argparse type: emojis with commas between them, each in its fully qualified form."""
-    from emojitune.dataset import qualified
-    from emojitune.emotions import is_single_emoji
+    """An argparse type: labels with commas between them, emojis in their fully qualified form."""
+    from emojitune.data.emojis import fully_qualified
 
-    labels = [part.strip() for part in text.split(",")]
-    for label in labels:
-        if not is_single_emoji(label):
-            raise argparse.ArgumentTypeError(f"{label!r} is not one emoji; write 😀,😭 for example")
-    return [qualified(label) for label in labels]
+    labels = [fully_qualified(part.strip()) for part in text.split(",")]
+    if not all(labels):
+        raise argparse.ArgumentTypeError(f"{text!r} has an empty label; write 😀,😭 for example")
+    return labels
 
 
 def label_weights(text: str) -> dict[str, float]:
-    """An argparse type: emoji=weight with commas between them."""
+    """An argparse type: label=weight with commas between them."""
     weights = {}
     for part in text.split(","):
-        label, _, weight = part.partition("=")
+        label, _, weight = part.rpartition("=")
         [label] = label_list(label)
-        weights[label] = number(float, 0, 1000, exclusive_low=True)(weight)
+        weights[label] = bounded(float, 0, 1000, exclusive_low=True)(weight)
     return weights
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     output: OutputDirectory = args.output_dir
-    from emojitune import dataset
 
-    # ---- read --------------------------------------------------------------------------------------------------
-    rows = dataset.read_rows(args.data)
-    if not rows:
-        raise UserError(f"{args.data} holds no samples")
-    print(f"Read {args.data}: {len(rows) if isinstance(rows, list) else 1} samples")
+    # heavy imports: after the arguments, so that --help answers at once
+    from emojitune.data.reading import ReadingOptions, read_dataset
+    from emojitune.data.report import dataset_findings, format_near_duplicates, format_report, summarize_dataset
+    from emojitune.data.splitting import near_duplicate_samples
+    from emojitune.data.validation import SHOWN_PROBLEMS, drop, format_problems, validate
+    from emojitune.model.loading import token_lengths
+    from emojitune.reporting.figures import draw_labels
 
-    # ---- check -------------------------------------------------------------------------------------------------
-    from emojitune.model import token_lengths
+    # ---- read ------------------------------------------------------------------------------------------------------
+    options = ReadingOptions(args.encoding, args.text_column, args.label_column, args.system_column)
+    rows, taken = read_dataset(args.data, options)
+    print(f"Read {args.data}: {len(rows):,} samples; taken: {taken}")
 
-    samples, problems = dataset.validate(rows, args.max_length, token_lengths)
+    # ---- check -----------------------------------------------------------------------------------------------------
+    problem_list = output.report.with_name("problems.json")
+    samples, problems = validate(rows, args.max_length, token_lengths)
+    try:
+        samples = drop(args.data, samples, problems, args.drop_duplicates, args.drop_invalid)
+    except UserError as error:
+        if len(problems) <= SHOWN_PROBLEMS:
+            raise
+        with lock_output_dir(output, SCRIPT):
+            write_json(problem_list, [str(problem) for problem in problems])
+        raise UserError(f"{error}; all of them are listed in {problem_list}") from None
     if problems:
-        for problem in problems:
-            print(problem, file=sys.stderr)
-        numbers = len({problem.number for problem in problems})
-        raise UserError(
-            f"{args.data} has {len(problems)} problems in {numbers} samples, listed above; mend them and run again"
-        )
-
-    # ---- choose ------------------------------------------------------------------------------------------------
-    samples = choose(samples, args)
-    if len(samples) < len(rows):
-        print(f"Chose {len(samples)} of them, as the flags say")
-
-    # ---- compare -----------------------------------------------------------------------------------------------
-    texts = [(sample, text) for sample in samples for text in sample.texts]
-    pairs = [
-        {
-            "samples": [texts[i][0].number, texts[j][0].number],
-            "similarity": round(similarity, 3),
-            "texts": [texts[i][1], texts[j][1]],
-            "same_label": texts[i][0].label == texts[j][0].label,
-        }
-        for i, j, similarity in islice(dataset.near_duplicates([text for _, text in texts]), KEPT_PAIRS)
-    ]
-
-    # ---- report ------------------------------------------------------------------------------------------------
-    from emojitune import report as reporting
-
-    report = reporting.describe(samples, token_lengths([list(sample.messages) for sample in samples]))
-    report["near_duplicates"] = pairs
-    print(reporting.as_text(report))
-    for pair in pairs[:SHOWN_PAIRS]:
-        first, second = (dataset.printable(text, 40) for text in pair["texts"])
-        labels = "" if pair["same_label"] else ", with different labels"
+        print(format_problems(problems))
         print(
-            f"  samples {pair['samples'][0]} and {pair['samples'][1]} are {pair['similarity']:.0%} alike{labels}: "
-            f"{first} / {second}"
+            f"Dropped {len(rows) - len(samples):,} of {len(rows):,} samples, for {len(problems):,} problems, see above"
         )
-    if len(pairs) > SHOWN_PAIRS:
-        least = "at least " if len(pairs) == KEPT_PAIRS else ""
-        print(f"  … and {least}{len(pairs) - SHOWN_PAIRS} more pairs; see {output.report.name}")
 
-    # ---- write -------------------------------------------------------------------------------------------------
-    from emojitune import figures
+    # ---- choose ----------------------------------------------------------------------------------------------------
+    chosen = select_samples(samples, args)
+    if len(chosen) < len(samples):
+        print(f"Chose {len(chosen):,} of them, as the flags say")
 
-    with locked(output, SCRIPT):
-        remove_leftovers(output.report.parent)
+    # ---- report ----------------------------------------------------------------------------------------------------
+    report = summarize_dataset(chosen, token_lengths([list(sample.messages) for sample in chosen]))
+    pairs = list(islice(near_duplicate_samples(chosen), KEPT_PAIRS))
+    print(format_report(report))
+    print(format_near_duplicates(pairs, chosen))
+
+    # ---- write -----------------------------------------------------------------------------------------------------
+    with lock_output_dir(output, SCRIPT):
         output.report.unlink(missing_ok=True)
-        write_jsonl(output.dataset, (sample.as_json() for sample in samples))
-        figures.draw_labels(
-            report["samples_per_label"],
-            f"{len(samples)} samples, {len(report['samples_per_label'])} labels",
-            output.labels_picture,
-        )
-        choices = {
-            name: getattr(args, name)
-            for name in ("max_samples", "turns", "per_label", "weights", "labels", "groups", "max_length")
+        problem_list.unlink(missing_ok=True)
+        write_jsonl(output.dataset, (sample.as_json() for sample in chosen))
+        counts = report.samples_per_label
+        draw_labels(counts, f"{len(chosen)} samples, {len(counts)} labels", output.labels_plot)
+        source = Path(args.data)
+        manifest = {
+            "inputs": {},
+            "outputs": hash_files(output, [output.dataset]),
+            "data": {"name": args.data, "sha256": sha256_of(source) if source.is_file() else None},
+            "flags": {name: value for name, value in vars(args).items() if name != "output_dir"},
+            **asdict(report),
+            "findings": dataset_findings(report),
+            "near_duplicates": [
+                {**asdict(pair), "first": chosen[pair.first].number, "second": chosen[pair.second].number}
+                for pair in pairs
+            ],
+            "problems": [str(problem) for problem in problems],
         }
-        write_json(
-            output.report,
-            {
-                "inputs": {},
-                "outputs": outputs_of(output, [output.dataset, output.labels_picture]),
-                "data": {"name": args.data.name, "sha256": sha256_of(args.data)},
-                "choices": choices,
-                **report,
-            },
-        )
-    print(f"Wrote {output.dataset}, {output.report.name} and {output.labels_picture.name}")
-    print(f"Next: {command('02_split_data.py', output)}")
+        write_json(output.report, manifest)
+
+    # ---- say what was written, and what is next --------------------------------------------------------------------
+    print(f"Wrote {output.dataset}, {output.report.name} and {output.labels_plot.name}")
+    print(f"Next: {rerun_command('02_split_data.py', output)}")
     return 0
 
 
-def choose(samples: list, args: argparse.Namespace) -> list:
-    """The samples that the flags ask for. Raises UserError when none is left or a label that they name has none."""
-    from emojitune import dataset
+def select_samples(samples: list, args: argparse.Namespace) -> list:
+    """The samples that the flags ask for.
 
-    chosen = dataset.with_turns(samples, args.turns)
-    if args.groups:
-        chosen = dataset.with_group_labels(chosen)
-    present = set(dataset.samples_by_label(chosen))
+    Raises:
+        UserError: if none is left, or if a label that they name has none.
+    """
+    from emojitune.data.samples import balance, filter_by_labels, filter_by_turns, map_to_groups, subsample
+
+    chosen = filter_by_turns(samples, args.turns)
+    chosen = map_to_groups(chosen) if args.groups else chosen
+    present = {sample.label for sample in chosen}
     missing = [label for label in [*(args.labels or []), *(args.weights or {})] if label not in present]
     if missing:
-        raise UserError(
-            f"no sample of {args.data} has the label {' '.join(missing)}; leave it out of --labels and --weights"
-        )
+        raise UserError(f"no sample of {args.data} has the label {', '.join(missing)}; leave it out of the flags")
     if args.labels:
-        chosen = dataset.with_labels(chosen, args.labels)
+        chosen = filter_by_labels(chosen, args.labels)
     if args.per_label or args.weights:
-        chosen = dataset.balanced(chosen, args.per_label, args.weights)
+        chosen = balance(chosen, args.per_label, args.weights)
     if args.max_samples:
-        chosen = dataset.at_most(chosen, args.max_samples)
+        chosen = subsample(chosen, args.max_samples)
     if not chosen:
         raise UserError(f"the flags leave no sample of {args.data}; loosen them")
     return chosen
 
 
 if __name__ == "__main__":
-    sys.exit(exit_status(main))
+    sys.exit(run_main(main))

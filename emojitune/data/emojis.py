@@ -1,5 +1,7 @@
-"""The 25 emojis that the dataset uses, what each means, and the emotion group it belongs to."""
+"""Emojis as labels: the 25 of the shipped dataset, their emotion groups, and one written form for each emoji."""
 
+import re
+from collections.abc import Iterable
 from dataclasses import dataclass
 
 import emoji
@@ -72,17 +74,40 @@ _OTHER_EMOJIS = {
 }
 
 
-def _group_table() -> dict[str, str]:
-    table = {item["emoji"]: group for group, text in _OTHER_EMOJIS.items() for item in emoji.emoji_list(text)}
-    return table | {emotion.emoji: emotion.group for emotion in EMOTIONS}
+_GROUP_OF = {item["emoji"]: group for group, text in _OTHER_EMOJIS.items() for item in emoji.emoji_list(text)}
+_GROUP_OF |= {emotion.emoji: emotion.group for emotion in EMOTIONS}
 
+# Phones and keyboards leave variation selectors out or add them where the standard has none (⭐️): an emoji is looked up
+# without any. In emoji's table no two fully qualified forms differ by their selectors alone.
+_SELECTORS = re.compile("[\N{VARIATION SELECTOR-15}\N{VARIATION SELECTOR-16}]")
+_FULLY_QUALIFIED = {
+    _SELECTORS.sub("", form): form
+    for form, entry in emoji.EMOJI_DATA.items()
+    if entry["status"] == emoji.STATUS["fully_qualified"]
+}
+_ALIAS = re.compile(r":[^:\s]+:")
 
-_GROUP_OF = _group_table()
+# Below this share of emojis a label set is one of words: a few stray emojis among words, but also emojis of which most
+# are misspelt, are told apart.
+_MIN_EMOJI_SHARE = 0.2
 
 
 def is_single_emoji(text: str) -> bool:
-    """True when `text` is exactly one emoji: one whole grapheme cluster, variation selector and joiners included."""
-    return emoji.is_emoji(text)
+    """True when `text` is exactly one emoji: one whole grapheme cluster, selectors and joiners included."""
+    return emoji.is_emoji(text) or _SELECTORS.sub("", text) in _FULLY_QUALIFIED
+
+
+def fully_qualified(label: str) -> str:
+    """The one form of an emoji, however it was written: ☹, ☹️ and :frowning_face: become ☹️. Words stay as they are."""
+    if _ALIAS.fullmatch(label):
+        label = emoji.emojize(label, language="alias")
+    return _FULLY_QUALIFIED.get(_SELECTORS.sub("", label), label)
+
+
+def are_emojis(labels: Iterable[str]) -> bool:
+    """True for a label set of emojis, False for one of words. Give each label as often as it occurs."""
+    is_emoji = [bool(label) and emoji.purely_emoji(_SELECTORS.sub("", label)) for label in labels]
+    return sum(is_emoji) >= max(1, _MIN_EMOJI_SHARE * len(is_emoji))
 
 
 def emojis_in(text: str) -> list[str]:
@@ -92,7 +117,7 @@ def emojis_in(text: str) -> list[str]:
 
 def emotion_group(label: str) -> str | None:
     """The emotion group of an emoji, or None for one that the tables do not know."""
-    return _GROUP_OF.get(label)
+    return _GROUP_OF.get(fully_qualified(label))
 
 
 def group_label(label: str) -> str | None:

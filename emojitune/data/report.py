@@ -1,144 +1,149 @@
 """What a dataset can teach and measure, in numbers and in words."""
 
+import re
 import statistics
-from collections import Counter
-from collections.abc import Sequence
-from typing import Any
+from collections import Counter, defaultdict
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
 
-from emojitune.dataset import Sample, japanese_share
-from emojitune.emotions import LABELS
-from emojitune.metrics import half_width
+from emojitune.data.samples import Sample, count_labels, sanitize
+from emojitune.data.splitting import NearDuplicate
+from emojitune.stats import ci_half_width
 
-VALIDATION_SHARE = 0.2  # the default of 02
+VALIDATION_FRACTION = 0.2  # the default of step 2
 
-# Below, a sentence of the verdict each. The story behind this project: 10 samples a label (8 after the split) overfit
-# from the second epoch on, and 100 a label were the advice.
-FEW_SAMPLES_A_LABEL = 20
-ENOUGH_SAMPLES_A_LABEL = 100
+# Below, a finding each. The story behind this project: 10 samples per label (8 after the split) overfit from the second
+# epoch on, and 100 per label were the advice.
+FEW_SAMPLES_PER_LABEL = 20
+ENOUGH_SAMPLES_PER_LABEL = 100
 
-# With n validation samples a label, one sample more or less right moves its accuracy by 1/n: below ten, by more than
+# With n validation samples per label, one sample more or less right moves its accuracy by 1/n: below ten, by more than
 # ten points. The 95 % Wilson interval of 5 right of 10 reaches from 24 % to 76 %.
-FEW_VALIDATION_A_LABEL = 10
+FEW_VALIDATION_SAMPLES_PER_LABEL = 10
 
-# Balance: the scarcest label's samples over the commonest's. Below a half, always guessing the common labels begins
-# to pay; He and Garcia (2009) call ratios of 1:10 and beyond a real imbalance.
+# The rarest label's samples over the most frequent one's. Below a half, always guessing the frequent labels begins to
+# pay; He and Garcia (2009) call ratios of 1:10 and beyond a real imbalance.
 UNEVEN, IMBALANCED = 0.5, 0.1
 
 # A share of kana and kanji below this is not what Japanese tweets look like, even with wwww and brand names in them.
 MOSTLY_JAPANESE = 0.5
 
+SHOWN_PAIRS = 20
 
-def describe(samples: Sequence[Sample], token_lengths: Sequence[int]) -> dict[str, Any]:
-    """The report on samples: counts, balance, lengths, what a validation split can show, and the verdict."""
-    per_label = counts_in_order(sample.label for sample in samples)
-    per_turn_label = counts_in_order(label for sample in samples for label in sample.labels)
-    validation = round(len(samples) * VALIDATION_SHARE)
+_JAPANESE = re.compile(r"[\u3000-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef々〆〤]")
+
+
+@dataclass(frozen=True)
+class DatasetReport:
+    """The numbers of a dataset. A summary is (minimum, median, maximum)."""
+
+    samples: int
+    turns: int
+    turns_without_loss: int  # replies of the weight 0
+    samples_per_label: dict[str, int]  # each sample under its last label
+    turns_per_label: dict[str, int]
+    imbalance_ratio: float  # samples of the rarest label over those of the most frequent one
+    conversations_by_turns: dict[int, int]
+    text_characters: tuple[float, float, float]
+    conversation_tokens: tuple[float, float, float]
+    japanese_ratio: float  # of the characters
+    system_prompts: dict[str, int]  # the five most frequent
+    fields: dict[str, dict[str, int]]  # the ten most frequent values of each
+    expected_validation: int
+    ci_half_width: float  # how closely that many samples show an accuracy of one half (95 %)
+    ci_half_width_rarest_label: float
+
+
+def summarize_dataset(samples: Sequence[Sample], token_lengths: Sequence[int]) -> DatasetReport:
+    """The report on samples (at least one) and the length in tokens of each."""
+    per_label = count_labels(sample.label for sample in samples)
     rarest = min(per_label.values())
-    rarest_validation = max(1, round(rarest * VALIDATION_SHARE)) if rarest > 1 else 0
+    validation = round(len(samples) * VALIDATION_FRACTION)
     texts = [text for sample in samples for text in sample.texts]
-    report: dict[str, Any] = {
-        "samples": len(samples),
-        "turns": sum(sample.turns for sample in samples),
-        "labels": len(per_label),
-        "samples_per_label": per_label,
-        "turns_per_label": per_turn_label,
-        "balance": rarest / max(per_label.values()),
-        "conversations_by_turns": dict(sorted(Counter(sample.turns for sample in samples).items())),
-        "text_characters": spread([len(text) for text in texts]),
-        "conversation_tokens": spread(token_lengths),
-        "japanese_share": japanese_share(texts),
-        "systems": dict(Counter(sample.system or "" for sample in samples).most_common(5)),
-        "expected_split": {
-            "train": len(samples) - validation,
-            "validation": validation,
-            "train_per_label": (len(samples) - validation) / len(per_label),
-            "validation_per_label": validation / len(per_label),
-        },
-        # At an accuracy of one half, where the interval is widest.
-        "half_width_of_95_percent_interval": {
-            "all_labels": half_width(0.5, validation),
-            "rarest_label": half_width(0.5, rarest_validation),
-        },
-    }
-    report["verdict"] = verdict(report)
-    return report
+    labels = [label for sample in samples for label in sample.labels]
+    fields: dict[str, Counter[str]] = defaultdict(Counter)
+    for name, value in (field for sample in samples for field in sample.fields.items()):
+        fields[name][value] += 1
+    return DatasetReport(
+        samples=len(samples),
+        turns=len(texts),
+        turns_without_loss=len(texts) - len(labels),
+        samples_per_label=per_label,
+        turns_per_label=count_labels(labels),
+        imbalance_ratio=rarest / max(per_label.values()),
+        conversations_by_turns=dict(sorted(Counter(sample.turns for sample in samples).items())),
+        text_characters=_summary([len(text) for text in texts]),
+        conversation_tokens=_summary(token_lengths),
+        japanese_ratio=japanese_ratio(texts),
+        system_prompts=dict(Counter(sample.system or "" for sample in samples).most_common(5)),
+        fields={name: dict(counts.most_common(10)) for name, counts in fields.items()},
+        expected_validation=validation,
+        ci_half_width=ci_half_width(validation),
+        ci_half_width_rarest_label=ci_half_width(max(1, round(rarest * VALIDATION_FRACTION)) if rarest > 1 else 0),
+    )
 
 
-def counts_in_order(labels: Any) -> dict[str, int]:
-    """Counts of labels: those of the table in `emotions.py` first, in its order."""
-    counts = Counter(labels)
-    order = [label for label in LABELS if label in counts] + sorted(set(counts) - set(LABELS))
-    return {label: counts[label] for label in order}
-
-
-def spread(values: Sequence[int]) -> dict[str, float]:
-    return {
-        "least": min(values),
-        "median": statistics.median(values),
-        "mean": round(statistics.mean(values), 1),
-        "most": max(values),
-    }
-
-
-def verdict(report: dict[str, Any]) -> list[str]:
+def dataset_findings(report: DatasetReport) -> list[str]:
     """What a person should know before training on such a dataset, a sentence each."""
-    samples, labels, split = report["samples"], report["labels"], report["expected_split"]
-    train, validation = split["train_per_label"], split["validation_per_label"]
-    sentences = [
-        f"{samples:,} samples for {labels} labels: about {train:.0f} to learn from and {validation:.0f} to measure "
-        "with for each."
-    ]
-    if labels == 1:
-        sentences.append("There is one label only, so there is nothing to tell apart.")
-    if samples / labels < FEW_SAMPLES_A_LABEL:
-        sentences.append(
-            f"Expect overfitting after one or two epochs; {ENOUGH_SAMPLES_A_LABEL * labels:,} would do, "
-            "or fewer labels (--groups, --labels)."
-        )
-    elif samples / labels < 0.9 * ENOUGH_SAMPLES_A_LABEL:
-        sentences.append(
-            f"Overfitting will come later than with ten a label; {ENOUGH_SAMPLES_A_LABEL * labels:,} would be better."
-        )
-    else:
-        sentences.append("That is enough to learn from for several epochs.")
-    if validation < FEW_VALIDATION_A_LABEL:
-        sentences.append("So few validation samples a label say nothing about single labels, only about all together.")
-    if report["balance"] < IMBALANCED:
-        sentences.append("The balance is far off: the model will favour the common labels; try --per-label.")
-    elif report["balance"] < UNEVEN:
-        sentences.append("The labels are uneven; --per-label evens them out.")
-    if report["japanese_share"] < MOSTLY_JAPANESE:
-        sentences.append(f"Only {report['japanese_share']:.0%} of the characters are Japanese: is this the right file?")
-    if set(report["conversations_by_turns"]) == {1}:
-        sentences.append(
-            "There are single turns only: in a running conversation the model will repeat itself, so chat statelessly."
-        )
-    return sentences
+    labels, japanese = len(report.samples_per_label), report.japanese_ratio
+    per_label, validation = report.samples / labels, report.expected_validation / labels
+    few, enough = per_label < FEW_SAMPLES_PER_LABEL, per_label >= 0.9 * ENOUGH_SAMPLES_PER_LABEL
+    target = f"{ENOUGH_SAMPLES_PER_LABEL * labels:,}"
+    uneven, imbalanced = report.imbalance_ratio < UNEVEN, report.imbalance_ratio < IMBALANCED
+    findings = (
+        (True, f"{report.samples:,} samples for {labels} labels: about {per_label - validation:.0f} per label to learn "
+               f"from and {validation:.0f} to measure with."),
+        (labels == 1, "There is one label only, so there is nothing to tell apart."),
+        (few, f"Expect overfitting after one or two epochs; {target} samples would do, or fewer labels (--labels)."),
+        (not few and not enough, f"Overfitting will come later than with ten per label; {target} would be better."),
+        (enough, "That is enough to learn from for several epochs."),
+        (validation < FEW_VALIDATION_SAMPLES_PER_LABEL,
+         "So few validation samples per label say nothing about single labels, only about all together."),
+        (imbalanced, "The labels are far from even: the model will favour the frequent ones; try --per-label."),
+        (uneven and not imbalanced, "The labels are uneven; --per-label evens them out."),
+        (japanese < MOSTLY_JAPANESE, f"Only {japanese:.0%} of the characters are Japanese: is this the right file?"),
+        (set(report.conversations_by_turns) == {1},
+         "There are single turns only: in a running conversation the model will repeat itself, so chat statelessly."),
+    )  # fmt: skip
+    return [sentence for holds, sentence in findings if holds]
 
 
-def as_text(report: dict[str, Any]) -> str:
+def format_report(report: DatasetReport) -> str:
     """The report for the screen."""
-    characters, tokens = report["text_characters"], report["conversation_tokens"]
-    widths = report["half_width_of_95_percent_interval"]
-    turns = ", ".join(f"{count} of {n}" for n, count in report["conversations_by_turns"].items())
+    characters, tokens = report.text_characters, report.conversation_tokens
+    turns = ", ".join(f"{count} of {n}" for n, count in report.conversations_by_turns.items())
+    cells = [f"{label} {count}" for label, count in report.samples_per_label.items()]
+    without_loss = f", {report.turns_without_loss} of them without loss" if report.turns_without_loss else ""
     lines = [
-        "",
-        f"  samples          {report['samples']:,} ({report['turns']:,} turns; conversations by turns: {turns})",
-        f"  labels           {report['labels']}, balance {report['balance']:.2f} (scarcest over commonest)",
-        *label_lines(report["samples_per_label"]),
-        f"  text             {characters['least']} to {characters['most']} characters, "
-        f"median {characters['median']:.0f}",
-        f"  conversation     {tokens['least']} to {tokens['most']} tokens, median {tokens['median']:.0f}",
-        f"  Japanese         {report['japanese_share']:.0%} of the characters",
-        f"  validation       {report['expected_split']['validation']} samples: an accuracy of 50 % would be known to "
-        f"±{100 * widths['all_labels']:.0f} points, that of the scarcest label to ±{100 * widths['rarest_label']:.0f}",
-        f"  near duplicates  {len(report['near_duplicates'])} pairs",
-        "",
-        *report["verdict"],
+        f"  samples         {report.samples:,} ({report.turns:,} turns{without_loss}; conversations by turns: {turns})",
+        f"  labels          {len(cells)}, the rarest {report.imbalance_ratio:.2f} times as often as the most frequent",
+        *("                  " + "   ".join(cells[start : start + 9]) for start in range(0, len(cells), 9)),
+        f"  text            {characters[0]} to {characters[2]} characters, median {characters[1]:.0f}",
+        f"  conversation    {tokens[0]} to {tokens[2]} tokens of Gemma's, median {tokens[1]:.0f}",
+        f"  Japanese        {report.japanese_ratio:.0%} of the characters",
+        f"  validation      {report.expected_validation} samples: an accuracy of 50 % would be known to "
+        f"±{100 * report.ci_half_width:.0f} points, that of the rarest label to "
+        f"±{100 * report.ci_half_width_rarest_label:.0f}",
     ]
+    return "\n".join(["", *lines, "", *dataset_findings(report)])
+
+
+def format_near_duplicates(pairs: Sequence[NearDuplicate], samples: Sequence[Sample]) -> str:
+    """The first pairs for the screen, a line each."""
+    lines = [f"Near duplicates: {len(pairs):,} pairs of texts" + (", the first:" if len(pairs) > SHOWN_PAIRS else "")]
+    for pair in pairs[:SHOWN_PAIRS]:
+        first, second = samples[pair.first], samples[pair.second]
+        labels = "" if first.label == second.label else ", with different labels"
+        texts = " / ".join(sanitize(text, 40) for text in pair.texts)
+        lines.append(f"  samples {first.number} and {second.number} are {pair.similarity:.0%} alike{labels}: {texts}")
     return "\n".join(lines)
 
 
-def label_lines(counts: dict[str, int], a_line: int = 9) -> list[str]:
-    cells = [f"{label} {count}" for label, count in counts.items()]
-    return ["                   " + "   ".join(cells[start : start + a_line]) for start in range(0, len(cells), a_line)]
+def japanese_ratio(texts: Iterable[str]) -> float:
+    """The share of characters, white space left out, that are kana, kanji or Japanese punctuation."""
+    characters = "".join("".join(texts).split())
+    return len(_JAPANESE.findall(characters)) / max(1, len(characters))
+
+
+def _summary(values: Sequence[int]) -> tuple[float, float, float]:
+    return min(values), statistics.median(values), max(values)

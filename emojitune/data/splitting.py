@@ -1,10 +1,85 @@
-"""The stratified split into training and validation samples."""
+"""Near duplicates, and a stratified split that keeps them on one side."""
 
 import random
+import unicodedata
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
 
-from emojitune.dataset import Sample, clusters_of
+import numpy as np
+from scipy.sparse import coo_array, csr_array
+from scipy.sparse.csgraph import connected_components
+
+from emojitune.data.samples import Sample
+
+# Two texts above this Jaccard similarity of their character 3-grams are near duplicates: one word of them differs.
+NEAR_DUPLICATE_SIMILARITY = 0.6
+
+# Texts up to this length are near duplicates only if marks and white space are all that differs: another character in
+# a text of five is another text.
+SHORT_CHARACTERS = 12
+
+_CHUNK = 512  # texts compared with all the others at once; it bounds the memory
+
+
+@dataclass(frozen=True)
+class NearDuplicate:
+    """Two samples that share a text, or nearly: their indices, the two texts, and the similarity."""
+
+    first: int
+    second: int
+    texts: tuple[str, str]
+    similarity: float
+
+
+def near_duplicates(texts: Sequence[str]) -> Iterator[tuple[int, int, float]]:
+    """Every pair (i, j, similarity) of texts that are near duplicates, i < j. Exact: none is missed."""
+    squeezed = ["".join(unicodedata.normalize("NFKC", text).split()) for text in texts]
+    short = {_without_marks(text) for text in squeezed if len(text) <= SHORT_CHARACTERS}
+
+    def features(text: str) -> set[str]:
+        core = _without_marks(text)
+        return {core} if core in short else {text[start : start + 3] for start in range(len(text) - 2)}
+
+    # One row per text, one column per feature. By hand, since importing scikit-learn takes four times as long as this.
+    vocabulary: dict[str, int] = {}
+    rows = [[vocabulary.setdefault(feature, len(vocabulary)) for feature in features(text)] for text in squeezed]
+    ends = np.cumsum([0, *map(len, rows)])
+    entries = (np.ones(ends[-1], dtype=np.int32), np.array([i for row in rows for i in row], dtype=np.int32), ends)
+    matrix = csr_array(entries, shape=(len(rows), len(vocabulary)))
+    sizes = matrix.sum(axis=1)
+    for start in range(0, len(texts), _CHUNK):
+        shared = (matrix[start : start + _CHUNK] @ matrix[: start + _CHUNK].T).tocoo()
+        later, earlier = shared.row + start, shared.col
+        similarity = shared.data / (sizes[later] + sizes[earlier] - shared.data)
+        near = (earlier < later) & (similarity > NEAR_DUPLICATE_SIMILARITY)
+        yield from zip(earlier[near].tolist(), later[near].tolist(), similarity[near].tolist(), strict=True)
+
+
+def _without_marks(text: str) -> str:
+    """`text` without punctuation and symbols, or as it is where it has nothing else."""
+    invisible = "\N{VARIATION SELECTOR-16}\N{ZERO WIDTH JOINER}"  # what emojis are joined with
+    return "".join(char for char in text if unicodedata.category(char)[0] not in "PS" and char not in invisible) or text
+
+
+def near_duplicate_samples(samples: Sequence[Sample]) -> Iterator[NearDuplicate]:
+    """The near duplicates among the texts of different samples."""
+    texts = [(index, text) for index, sample in enumerate(samples) for text in sample.texts]
+    for i, j, similarity in near_duplicates([text for _, text in texts]):
+        (first, text), (second, other) = texts[i], texts[j]
+        if first != second:
+            yield NearDuplicate(first, second, (text, other), round(similarity, 3))
+
+
+def clusters_of(samples: Sequence[Sample]) -> list[list[int]]:
+    """Indices of `samples` in clusters: those linked by near duplicates (identical texts included) are together."""
+    edges = [(pair.first, pair.second) for pair in near_duplicate_samples(samples)]
+    rows, columns = zip(*edges, strict=True) if edges else ((), ())
+    graph = coo_array((np.ones(len(edges)), (rows, columns)), shape=(len(samples), len(samples)))
+    clusters: dict[int, list[int]] = defaultdict(list)
+    for index, component in enumerate(connected_components(graph, directed=False)[1].tolist()):
+        clusters[component].append(index)
+    return list(clusters.values())
 
 
 def split(samples: Sequence[Sample], validation_fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:
@@ -19,7 +94,7 @@ def split(samples: Sequence[Sample], validation_fraction: float, seed: int) -> t
     for cluster in clusters_of(samples):
         if len({samples[index].label for index in cluster}) == 1:
             strata[samples[cluster[0]].label].append(cluster)
-    held_back: set[int] = set()
+    held_out: set[int] = set()
     for clusters in strata.values():
         count = min(max(1, round(len(clusters) * validation_fraction)), len(clusters) - 1)
         if count == 0:
@@ -31,7 +106,7 @@ def split(samples: Sequence[Sample], validation_fraction: float, seed: int) -> t
         clusters.sort(key=lambda cluster: samples[cluster[0]].turns)
         # Evenly spaced, so that each number of turns gives its share; the start is random, or the shortest would gain.
         start = generator.random()
-        for place in range(count):
-            held_back.update(clusters[int((place + start) * len(clusters) / count)])
-    train = [sample for index, sample in enumerate(samples) if index not in held_back]
-    return train, [sample for index, sample in enumerate(samples) if index in held_back]
+        for position in range(count):
+            held_out.update(clusters[int((position + start) * len(clusters) / count)])
+    train = [sample for index, sample in enumerate(samples) if index not in held_out]
+    return train, [sample for index, sample in enumerate(samples) if index in held_out]

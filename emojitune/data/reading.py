@@ -1,0 +1,291 @@
+"""Read the datasets that people bring: many formats and shapes become rows with messages."""
+
+import codecs
+import csv
+import gzip
+import io
+import json
+import re
+import zlib
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+from emojitune.artifacts import UserError
+from emojitune.data.emojis import are_emojis, fully_qualified, is_single_emoji
+from emojitune.data.samples import DEFAULT_SYSTEM_PROMPT, RESERVED_KEYS, sanitize
+from emojitune.data.validation import Problem
+
+WORDS_SYSTEM_PROMPT = "このツイートを分類してください"  # for a table whose labels are words
+
+# The names that a column goes by, the likeliest first; upper and lower case are the same.
+COLUMN_NAMES = {
+    "text": ("text", "tweet", "sentence", "content", "本文", "ツイート", "テキスト"),
+    "label": ("label", "emoji", "emotion", "ラベル", "絵文字", "感情"),
+    "system": ("system", "system_prompt"),
+}
+ROLES = {"developer": "system", "human": "user", "model": "assistant", "gpt": "assistant"}
+
+_TABLES, _JSON = (".csv", ".tsv"), (".json", ".jsonl", ".ndjson")
+_BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
+
+
+@dataclass(frozen=True)
+class ReadingOptions:
+    """What the user says of the file; None is found out."""
+
+    encoding: str | None = None
+    text_column: str | None = None
+    label_column: str | None = None
+    system_column: str | None = None
+
+
+def read_dataset(source: str, options: ReadingOptions) -> tuple[list[Any], str]:
+    """The rows of a file, or of a dataset on the hub (owner/name), and a sentence on what was taken as what.
+
+    Rows are {"messages": …, other keys}, not yet checked, or a Problem where the file has no row.
+
+    Raises:
+        UserError: if it cannot be found, decoded or parsed, or if its columns are not recognised.
+    """
+    path = Path(source)
+    is_file = path.exists() or path.parent.is_dir() or path.suffix.lower() in (*_TABLES, *_JSON, ".gz", ".parquet")
+    if not is_file and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
+        rows = _read_hub(source)
+    else:
+        rows = _read_file(path, options.encoding)
+    if not rows:
+        raise UserError(f"{source} holds no samples")
+    return _as_conversations(rows, source, options)
+
+
+# ---- formats -------------------------------------------------------------------------------------------------------
+
+
+def _read_hub(name: str) -> list[Any]:
+    from datasets import load_dataset
+
+    try:
+        splits = load_dataset(name)
+    except Exception as error:  # the hub's client has an exception of its own for each kind of failure
+        reason = sanitize(str(error).strip().split("\n")[0], 150)
+        raise UserError(f"{name} is no file, and no dataset that the hub gives ({reason}); check --data") from None
+    data = splits["train" if "train" in splits else next(iter(splits))]
+    rows = data.to_list()
+    for column, feature in data.features.items():
+        names = getattr(feature, "names", None)  # classes are stored as their places in a list of names
+        for row in rows if names else ():
+            row[column] = None if row[column] is None or row[column] < 0 else names[row[column]]
+    return rows
+
+
+def _read_file(path: Path, encoding: str | None) -> list[Any]:
+    if path.is_dir():
+        raise UserError(f"{path} is a folder; name a file with --data")
+    try:
+        data = path.read_bytes()
+        if data.startswith(b"\x1f\x8b"):
+            data, path = gzip.decompress(data), path.with_suffix("") if path.suffix.lower() == ".gz" else path
+        if data.startswith(b"PAR1"):
+            from pyarrow import parquet
+
+            return parquet.read_table(io.BytesIO(data)).to_pylist()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path} is missing; name your dataset with --data") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile, ValueError, OSError) as error:
+        if isinstance(error, OSError) and error.errno:
+            raise
+        raise UserError(f"{path} is broken ({sanitize(str(error), 100)}); write or download it again") from None
+    if data.startswith(b"PK\x03\x04"):
+        raise UserError(f"{path} is a spreadsheet or a zip file; export the table as CSV in UTF-8")
+    text = _decode(path, data, encoding)
+    if not text.strip():
+        raise UserError(f"{path} is empty; it needs samples such as training_data_emotion_jp.json has")
+    suffix = path.suffix.lower()
+    if suffix in _JSON or (suffix not in _TABLES and text.lstrip().startswith(("[", "{"))):
+        return _parse_json(path, re.sub(r"\r\n?", "\n", text))
+    return list(_parse_table(path, text.lstrip("\r\n")))
+
+
+def _decode(path: Path, data: bytes, encoding: str | None) -> str:
+    encoding = encoding or _BOMS.get(data[:2], "utf-8")
+    try:
+        return data.decode(encoding).removeprefix("\ufeff")
+    except UnicodeError as error:
+        damage = f"it is damaged at byte {getattr(error, 'start', 0)}; save it again as UTF-8"
+    except LookupError:
+        raise UserError(f"{encoding} is not an encoding; try --encoding cp932 for example") from None
+    # In a wrong encoding, Japanese becomes half-width kana, private characters or what no encoding has.
+    others = ("utf-16-le", "utf-16-be") if b"\0" in data else ("utf-8", "cp932", "euc_jp")
+    wrong = re.compile("[\ue000-\uf8ff\uff61-\uff9f\ufffd\0]")
+    best = min(others, key=lambda other: len(wrong.findall(data.decode(other, errors="replace"))))
+    advice = damage if best == encoding else f"try --encoding {best}"
+    raise UserError(f"{path} is not text in {encoding.upper()}: {advice}")
+
+
+def _parse_json(path: Path, text: str) -> list[Any]:
+    try:
+        value = json.loads(text)
+    except json.JSONDecodeError as error:
+        rows = _parse_objects(text) if text.lstrip().startswith("{") else []
+        if 2 * sum(isinstance(row, dict) for row in rows) > len(rows):
+            return rows
+        raise UserError(f"{path} is not JSON at line {error.lineno}, column {error.colno}: {error.msg}") from None
+    except (ValueError, RecursionError) as error:  # an integer of thousands of digits, or as many brackets
+        raise UserError(f"{path} is not JSON that can be read: {sanitize(str(error), 100)}") from None
+    if not isinstance(value, dict):
+        return value if isinstance(value, list) else []
+    lists = [key for key, item in value.items() if isinstance(item, list)]
+    is_wrapper = len(lists) == 1 and lists[0].casefold() not in ("messages", "conversations")
+    return value[lists[0]] if is_wrapper else [value]
+
+
+def _parse_objects(text: str) -> list[Any]:
+    """Objects one after the other: JSONL, or pretty-printed. A broken one is skipped up to the next line with a {."""
+    decoder, nonspace = json.JSONDecoder(), re.compile(r"\S")
+    rows: list[Any] = []
+    start, counted, line = 0, 0, 1
+    while found := nonspace.search(text, start):
+        start = found.start()
+        try:
+            row, end = decoder.raw_decode(text, start)
+        except (ValueError, RecursionError):
+            row, end = None, start
+        if isinstance(row, dict):
+            rows.append(row)
+            start = end
+            continue
+        line += text.count("\n", counted, start)
+        counted = start
+        rows.append(Problem(0, f"line {line} is not JSON", text[start : start + 100].split("\n")[0]))
+        start = text.find("\n{", start) + 1 or len(text)
+    return rows
+
+
+def _parse_table(path: Path, text: str) -> Iterator[Any]:
+    csv.field_size_limit(2**31 - 1)
+    delimiter = max(",;\t", key=text.split("\n")[0].count)
+    reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
+    header: list[str] = []
+    while True:
+        line = reader.line_num + 1
+        try:
+            cells = next(reader, None)
+        except csv.Error:
+            raise UserError(
+                f"{path}, line {line}: a quotation mark opens a text there that has no proper end; write a mark inside "
+                'of a text as "", and put the text into marks'
+            ) from None
+        if cells is None:
+            return
+        if not any(cell.strip() for cell in cells):
+            continue
+        if not header:
+            header = cells
+        elif len(cells) != len(header):
+            what = (
+                f"line {line} has {len(cells)} columns, the header {len(header)}; quote a text with {delimiter!r} in it"
+            )
+            yield Problem(0, what, delimiter.join(cells))
+        elif any(_holds_rows(cell, delimiter, len(header)) for cell in cells):
+            yield Problem(0, f"a quotation mark in line {line} takes in lines up to {reader.line_num}", " ".join(cells))
+        else:
+            yield dict(zip(header, cells, strict=True))
+
+
+def _holds_rows(cell: str, delimiter: str, columns: int) -> bool:
+    """True for a quoted cell that goes over lines which are rows themselves: its quotation mark was meant as text."""
+    rows = [line.split(delimiter) for line in cell.splitlines()[:-1] if delimiter in line]
+    return any(delimiter == "\t" or (len(row) == columns and is_single_emoji(row[-1])) for row in rows)
+
+
+# ---- shapes --------------------------------------------------------------------------------------------------------
+
+
+def _as_conversations(rows: Sequence[Any], source: str, options: ReadingOptions) -> tuple[list[Any], str]:
+    rows = [{k.strip().casefold(): v for k, v in row.items() if k} if isinstance(row, dict) else row for row in rows]
+    objects = [row for row in rows if isinstance(row, dict)]
+    columns = list(dict.fromkeys(name for row in objects for name in row))
+    if not columns:
+        return rows, "nothing, since no row has named columns"
+    chosen = {role: getattr(options, f"{role}_column") for role in COLUMN_NAMES}
+    names = {role: [name.strip().casefold()] if name else COLUMN_NAMES[role] for role, name in chosen.items()}
+    text, label, system = (next((name for name in names[role] if name in columns), None) for role in names)
+    shape = next((shape for shape in _SHAPES if set(shape) <= set(columns)), None)
+    used, default_system = {system: "the system prompt"} if system else {}, None
+    if chosen["system"] and not system:
+        shape = text = None
+    if shape and not (chosen["text"] or chosen["label"]):
+        used, convert = dict.fromkeys(shape, "the conversation") | used, _SHAPES[shape]
+    elif text and label:
+        used, convert = {text: "the text", label: "the label"} | used, partial(_turn, text=text, label=label)
+        if not system:
+            labels = [fully_qualified(str(row.get(label)).strip()) for row in objects]
+            default_system = DEFAULT_SYSTEM_PROMPT if are_emojis(labels) else WORDS_SYSTEM_PROMPT
+    else:
+        listed = sanitize(", ".join(columns), 200)
+        raise UserError(
+            f"{source} has the columns {listed}: choose among them with --text-column, --label-column, --system-column"
+        )
+    strings = {name for row in objects for name, value in row.items() if isinstance(value, str)}
+    kept = [name for name in columns if name in strings and name not in {*used, *RESERVED_KEYS}]
+    unused = [name for name in columns if name not in {*used, *kept, "small"}]
+    for row in objects:
+        messages = _normalize(convert(row), row.get(system) if system else default_system)
+        fields = {name: row[name] for name in (*kept, "small") if name in row}
+        row.clear()
+        row |= {"messages": messages, **fields}
+    taken = ", ".join(f"{name} as {meaning}" for name, meaning in used.items())
+    taken += f"; the system prompt is {default_system}" if default_system else ""
+    taken += f"; kept beside each sample: {', '.join(kept)}" if kept else ""
+    return rows, sanitize(taken + (f"; not used: {', '.join(unused)}" if unused else ""), 500)
+
+
+def _turn(row: dict[str, Any], text: str, label: str) -> list[Any]:
+    answer = row.get(label)
+    answer = str(answer) if isinstance(answer, int) else answer  # classes are often numbers
+    return [{"role": "user", "content": row.get(text)}, {"role": "assistant", "content": answer}]
+
+
+def _from_sharegpt(row: dict[str, Any]) -> Any:
+    from trl.data_utils import maybe_convert_to_chatml  # loads torch: only for a file that needs it
+
+    return maybe_convert_to_chatml({"conversations": row.get("conversations")})["messages"]
+
+
+def _from_alpaca(row: dict[str, Any]) -> list[Any]:
+    if not row.get("input"):  # an instruction without input is the text itself
+        return _turn(row, "instruction", "output")
+    return [{"role": "system", "content": row.get("instruction")}, *_turn(row, "input", "output")]
+
+
+# What a row is, by the columns that it has.
+_SHAPES = {
+    ("messages",): lambda row: row.get("messages"),
+    ("conversations",): _from_sharegpt,
+    ("instruction", "input", "output"): _from_alpaca,
+    ("instruction", "output"): _from_alpaca,
+    ("prompt", "completion"): partial(_turn, text="prompt", label="completion"),
+}
+
+
+def _normalize(messages: Any, system: Any) -> Any:
+    """Roles as system, user and assistant, content as text; `system` where the messages have none of their own."""
+    if not isinstance(messages, list):
+        return messages
+    normal = [_normalize_message(message) if isinstance(message, dict) else message for message in messages]
+    first = normal[0] if normal and isinstance(normal[0], dict) else {}
+    if first.get("role") != "system":
+        return [{"role": "system", "content": system}, *normal] if system else normal
+    content = first["content"]  # an empty system message is none
+    return normal[1:] if content is None or (isinstance(content, str) and not content.strip()) else normal
+
+
+def _normalize_message(message: dict[str, Any]) -> dict[str, Any]:
+    role, content = message.get("role"), message.get("content")
+    role = ROLES.get(role.casefold(), role.casefold()) if isinstance(role, str) else role
+    if isinstance(content, list) and content and all(isinstance(part, dict) and "text" in part for part in content):
+        content = "".join(str(part["text"]) for part in content)
+    return {**message, "role": role, "content": content}

@@ -1,0 +1,172 @@
+"""Check raw rows: every problem is found and named, and a person chooses what is dropped."""
+
+import re
+import unicodedata
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from emojitune.artifacts import UserError
+from emojitune.data.emojis import are_emojis, fully_qualified, is_single_emoji
+from emojitune.data.samples import CONTROL_TOKEN, Sample, fields_of, is_label, sanitize
+
+MAX_LABEL_CHARACTERS = 16  # of a label that is a word
+SHOWN_PROBLEMS = 20
+
+_NOT_TEXT = {
+    "half a surrogate pair": re.compile("[\ud800-\udfff]"),
+    "a control character": re.compile(r"[\x00-\x08\x0b\x0c\x0e-\x1f\x7f-\x9f]"),
+    "a token that only the chat template may write": CONTROL_TOKEN,
+}
+
+
+@dataclass(frozen=True)
+class Problem:
+    """What is wrong with one sample of the user's file; `number` is its place there, from 1."""
+
+    number: int
+    what: str
+    text: str
+    kind: Literal["invalid", "repeat", "conflict"] = (
+        "invalid"  # conflict: another sample has the text with other labels
+    )
+
+    def __str__(self) -> str:
+        return f"sample {self.number}: {self.what}" + (f": {sanitize(self.text, 60)}" if self.text else "")
+
+
+def validate(
+    rows: Sequence[Any], max_length: int, token_lengths: Callable[[list[list[dict[str, Any]]]], list[int]]
+) -> tuple[list[Sample], list[Problem]]:
+    """The samples of raw rows (`read_dataset`), and every problem found, in the order of the file.
+
+    `token_lengths` gives the length in tokens of each conversation; more than `max_length` is a problem. Repeated,
+    contradictory and too long samples are in both lists.
+    """
+    samples, problems = [], []
+    for number, row in enumerate(rows, 1):
+        found = list(_row_problems(row, max_length))
+        problems += [Problem(number, what, text[:100]) for what, text in found]
+        if not found:
+            samples.append(_sample(number, row))
+    invalid = _label_problems(samples)
+    numbers = {problem.number for problem in invalid}
+    samples = [sample for sample in samples if sample.number not in numbers]
+    lengths = token_lengths([list(sample.messages) for sample in samples])
+    invalid += [
+        Problem(sample.number, f"{length} tokens, above --max-length {max_length}", sample.texts[0])
+        for sample, length in zip(samples, lengths, strict=True)
+        if length > max_length
+    ]
+    problems += [*invalid, *_repeats(samples)]
+    return samples, sorted(problems, key=lambda problem: problem.number)
+
+
+def _row_problems(row: Any, max_length: int) -> Iterator[tuple[str, str]]:
+    """Each problem within one raw row, as (what, text); labels are compared later."""
+    if isinstance(row, Problem):
+        yield row.what, row.text
+        return
+    messages = row.get("messages") if isinstance(row, dict) else row
+    if not isinstance(messages, list) or not messages or not isinstance(row, dict):
+        yield "it must be an object with a list of messages", "" if isinstance(row, dict) else str(row)[:100]
+        return
+    found = [problem for message in messages for problem in _message_problems(message, max_length)]
+    yield from found
+    roles = [] if found else [message["role"] for message in messages]
+    turns = roles[1:] if roles[:1] == ["system"] else roles
+    if roles and (not turns or turns != ["user", "assistant"] * (len(turns) // 2)):
+        yield "roles must be system (or none), then user and assistant in turns", ", ".join(roles)
+    elif roles and not any(map(is_label, messages)):
+        yield "no reply carries loss, since each has the weight 0", messages[-1]["content"]
+
+
+def _message_problems(message: Any, max_length: int) -> Iterator[tuple[str, str]]:
+    if not isinstance(message, dict):
+        yield "each message must be an object with role and content", str(message)[:100]
+        return
+    role, content = message.get("role"), message.get("content")
+    if role not in ("system", "user", "assistant"):
+        yield "a role must be system, user or assistant", str(role)[:100]
+    elif not isinstance(content, str):
+        yield f"the content of the {role} must be text", str(content)[:100]
+    elif not content.strip():
+        yield f"the text of the {role} is empty", ""
+    elif len(content) > 100 * max_length:  # far too long: not worth counting its tokens
+        yield f"the text of the {role} has {len(content):,} characters, far above --max-length {max_length}", content
+    elif what := next((what for what, pattern in _NOT_TEXT.items() if pattern.search(content)), None):
+        yield f"the text of the {role} has {what}", content
+    elif role == "assistant" and message.get("weight") not in (None, 0, 1):
+        yield "a weight must be 0 or 1", str(message["weight"])[:100]
+
+
+def _sample(number: int, row: dict[str, Any]) -> Sample:
+    def normalize(message: dict[str, Any]) -> dict[str, Any]:
+        content = re.sub(r"\r\n?", "\n", message["content"]).strip()
+        if message["role"] == "assistant":
+            weight = {} if is_label(message) else {"weight": 0}
+            return {"role": "assistant", "content": fully_qualified(content), **weight}
+        return {"role": message["role"], "content": content}
+
+    return Sample(number, tuple(map(normalize, row["messages"])), fields_of(row), row.get("small") is True)
+
+
+def _label_problems(samples: Sequence[Sample]) -> list[Problem]:
+    """Labels that are not like the others: a dataset has emojis or words, and most of its labels say which."""
+    of_emojis = are_emojis(label for sample in samples for label in sample.labels)
+
+    def problem_of(label: str) -> str | None:
+        if of_emojis:
+            return None if is_single_emoji(label) else "the label must be exactly one emoji"
+        if are_emojis([label]):
+            return "the label is an emoji, where most labels are words"
+        too_long = len(label) > MAX_LABEL_CHARACTERS or "\n" in label
+        return f"a label of words is one line of at most {MAX_LABEL_CHARACTERS} characters" if too_long else None
+
+    labels = [(sample, label) for sample in samples for label in sample.labels]
+    return [Problem(sample.number, what, label) for sample, label in labels if (what := problem_of(label))]
+
+
+def _repeats(samples: Sequence[Sample]) -> Iterator[Problem]:
+    """Conversations that stand in the file twice (width and white space apart), with the same labels or with others."""
+    seen: dict[tuple[str, ...], dict[tuple[str, ...], int]] = {}
+    for sample in samples:
+        texts = tuple(" ".join(unicodedata.normalize("NFKC", text).split()) for text in sample.texts)
+        labels, earlier = tuple(sample.labels), seen.setdefault(texts, {})
+        if labels in earlier:
+            yield Problem(sample.number, f"the same as sample {earlier[labels]}", sample.texts[0], "repeat")
+        elif earlier:
+            others, number = next(iter(earlier.items()))
+            what = f"labelled {', '.join(labels)}, but {', '.join(others)} in sample {number}"
+            yield Problem(sample.number, what, sample.texts[0], "conflict")
+        earlier.setdefault(labels, sample.number)
+
+
+def drop(
+    source: str, samples: Sequence[Sample], problems: Sequence[Problem], drop_duplicates: bool, drop_invalid: bool
+) -> list[Sample]:
+    """The samples of `source` that stay.
+
+    `drop_duplicates` drops exact repeats and lets texts with two labels pass; `drop_invalid` drops all that is refused.
+
+    Raises:
+        UserError: if there are problems that neither flag allows for; the first of them are listed.
+    """
+    passed = ("conflict",) if drop_duplicates else ()
+    dropped = ("invalid", "repeat", "conflict") if drop_invalid else ("repeat",) if drop_duplicates else ()
+    refused = [problem for problem in problems if problem.kind not in (*passed, *dropped)]
+    if refused:
+        numbers = {problem.number for problem in refused}
+        raise UserError(
+            f"{source} has {len(refused):,} problems in {len(numbers):,} samples; fix them, or leave these samples out "
+            f"with --drop-invalid (only exact repeats: --drop-duplicates)\n{format_problems(refused)}"
+        )
+    numbers = {problem.number for problem in problems if problem.kind not in passed}
+    return [sample for sample in samples if sample.number not in numbers]
+
+
+def format_problems(problems: Sequence[Problem]) -> str:
+    """The first problems, a line each, and how many more there are."""
+    lines = [f"  {problem}" for problem in problems[:SHOWN_PROBLEMS]]
+    more = len(problems) - len(lines)
+    return "\n".join([*lines, f"  … and {more:,} more"] if more else lines)

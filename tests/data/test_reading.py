@@ -1,0 +1,256 @@
+"""What people bring: formats, shapes, columns, encodings; and each file of `cases/` as its owner expects it."""
+
+import gzip
+import io
+import json
+from pathlib import Path
+
+import datasets
+import pyarrow
+import pytest
+from conftest import SYSTEM, conversation, sample
+from pyarrow import parquet
+
+from emojitune.artifacts import UserError
+from emojitune.data.reading import WORDS_SYSTEM_PROMPT, ReadingOptions, read_dataset
+from emojitune.data.validation import drop, validate
+
+CASES = Path(__file__).parent / "cases"
+SHORT = [sample("ある日の出来事", "😀"), sample("ぜんぜん違う話", "😭")]
+TABLE = [{"text": row["messages"][1]["content"], "label": row["messages"][2]["content"]} for row in SHORT]
+
+
+def lengths(conversations):
+    return [len(str(messages)) // 10 for messages in conversations]
+
+
+def read(path, **options):
+    return read_dataset(str(path), ReadingOptions(**options))[0]
+
+
+def samples_of(path, drop_duplicates=False, **options):
+    samples, problems = validate(read(path, **options), 512, lengths)
+    return drop(path.name, samples, problems, drop_duplicates, drop_invalid=False)
+
+
+# ---- cases ---------------------------------------------------------------------------------------------------------
+
+VARIANTS = "❤️ ❤️ 👍 👍🏽 👨‍👩‍👧 🇯🇵 1️⃣ 1️⃣ ❤️‍🔥 ❤️‍🔥 ♥️ ☺️ 🫩 🫪 👁️‍🗨️ 👁️‍🗨️"
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "labels"),
+    [
+        ("01-sharegpt.jsonl", {}, "😀 😭 🤤"),
+        ("02-alpaca.json", {}, "😀 😭 🤤"),
+        ("03-prompt-completion.jsonl", {}, "😀 😭 🤤"),
+        ("05-openai-weight.jsonl", {}, "😀 😭 🤤"),
+        ("09-pretty.jsonl", {}, "😀 😭 🤤"),
+        ("10-wrapped.json", {}, "😀 😭 🤤"),
+        ("13-semicolon.csv", {}, "😀 😭 🤤"),
+        ("15-other-columns.csv", {}, "😀 😭 🤤"),
+        ("19-cp932.csv", {"encoding": "cp932"}, "? ?"),
+        ("24-words.csv", {}, "positive negative neutral"),
+        ("26-alias.csv", {}, "😀 😭 🤤"),
+        ("28-variants.csv", {}, VARIANTS),
+        ("31-duplicates.csv", {"drop_duplicates": True}, "😀 😴 😀 😭"),
+        ("34-empty-system.jsonl", {}, "😀 😭 🤤"),
+        ("44-extra-columns.csv", {}, "😀 😭 🤤"),
+        ("46-ios.csv", {}, "⭐ ⭐ ⚡ ⚡ ☕ ☕ ☔ ☀️ ☀️"),
+    ],
+)
+def test_a_file_that_somebody_brings_is_read(name, options, labels):
+    samples = samples_of(CASES / name, **options)
+    assert [sample.label for sample in samples] == labels.split()
+    systems = {sample.system for sample in samples}
+    none, words, other = {"03", "34"}, {"24", "19"}, {"44": "絵文字一つで"}
+    number = name[:2]
+    if number == "05":
+        assert systems == {SYSTEM, None} and samples[0].labels == ["😀"] and samples[0].turns == 2
+    else:
+        expected = None if number in none else WORDS_SYSTEM_PROMPT if number in words else other.get(number, SYSTEM)
+        assert systems == {expected}
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("16-unquoted-comma.csv", ["sample 2: line 3 has 4 columns"]),
+        ("18-quote-open.tsv", ["line 3", "quotation mark"]),
+        ("19-cp932.csv", ["--encoding cp932"]),
+        ("31-duplicates.csv", ["sample 2: labelled 😴, but 😀 in sample 1", "sample 4: the same as sample 3"]),
+    ],
+)
+def test_a_file_that_somebody_brings_is_refused_with_what_to_do(name, words):
+    with pytest.raises(UserError) as error:
+        samples_of(CASES / name)
+    assert name in str(error.value) and all(word in str(error.value) for word in words)
+
+
+def test_what_was_taken_as_what_is_said():
+    taken = read_dataset(str(CASES / "44-extra-columns.csv"), ReadingOptions())[1]
+    assert taken == "text as the text, label as the label, system as the system prompt; not used: id"
+    assert "the system prompt is このツイート" in read_dataset(str(CASES / "15-other-columns.csv"), ReadingOptions())[1]
+
+
+# ---- formats -------------------------------------------------------------------------------------------------------
+
+
+def parquet_of(rows):
+    file = io.BytesIO()
+    parquet.write_table(pyarrow.Table.from_pylist(rows), file)
+    return file.getvalue()
+
+
+LINES = "\n".join(json.dumps(row, ensure_ascii=False) for row in SHORT)
+CSV = "text,label\n" + "\n".join(f"{row['text']},{row['label']}" for row in TABLE)
+
+
+@pytest.mark.parametrize(
+    ("data", "name"),
+    [
+        (SHORT, "a.json"),
+        ({"meta": "x", "rows": SHORT}, "a.json"),
+        (LINES, "a.jsonl"),
+        (LINES.replace("\n", "\r\n"), "a.txt"),
+        (LINES.replace("\n", "\r"), "a.jsonl"),
+        (LINES.replace("\n", ""), "a.json"),
+        (b"\xef\xbb\xbf" + LINES.encode(), "a.jsonl"),
+        (json.dumps(SHORT).encode("utf-16"), "a.json"),
+        (gzip.compress(LINES.encode()), "a.jsonl.gz"),
+        (gzip.compress(CSV.encode()), "a.csv.gz"),
+        (gzip.compress(LINES.encode()), "a"),
+        (CSV, "a.csv"),
+        (CSV.replace(",", "\t"), "a.tsv"),
+        (CSV.replace(",", "\t"), "a.csv"),
+        (CSV.replace(",", ";").replace("\n", "\r\n\r\n") + "\r\n;\r\n", "a.csv"),
+        (CSV.encode("utf-16"), "a.csv"),
+        (parquet_of(TABLE), "a.parquet"),
+        (parquet_of(SHORT), "a.parquet"),
+        (gzip.compress(parquet_of(TABLE)), "a.gz"),
+    ],
+)
+def test_the_same_samples_in_every_format(data, name, write_data):
+    assert read(write_data(data, name)) == SHORT
+
+
+def test_a_quoted_text_keeps_its_commas_and_lines(write_data):
+    rows = read(write_data('text,label\n"ある日、, の\n出来""事""",😀\n', "a.csv"))
+    assert rows[0]["messages"][1]["content"] == 'ある日、, の\n出来"事"'
+
+
+def test_a_quotation_mark_never_takes_in_other_rows(write_data):
+    rows = read(write_data('text,label\n"マジか,😭\n別の話,😀\nねえ",😭\nおわり,😀\n', "a.csv"))
+    assert "takes in lines up to 4" in rows[0].what and len(rows) == 2
+
+
+def test_a_broken_line_of_jsonl_is_one_problem_with_its_line(write_data):
+    rows = read(write_data(LINES.replace("\n", '\n{"messages": oops\n  more\n'), "a.jsonl"))
+    assert [row for row in rows if isinstance(row, dict)] == SHORT
+    assert [row.what for row in rows if not isinstance(row, dict)] == ["line 2 is not JSON"]
+
+
+def test_one_mistake_in_a_pretty_printed_object_is_one_error(write_data):
+    text = json.dumps({"data": SHORT * 500}, ensure_ascii=False, indent=1)[:-30]
+    with pytest.raises(UserError) as error:
+        read(write_data(text))
+    assert "is not JSON at line" in str(error.value) and len(str(error.value)) < 300
+
+
+def test_a_dataset_of_the_hub(monkeypatch, tmp_path):
+    features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["😀", "😭"])})
+    rows = [{**row, "label": index} for index, row in enumerate(TABLE)]
+    train = datasets.Dataset.from_list(rows, features=features)
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(datasets, "load_dataset", lambda name: {"test": None, "train": train})
+    assert read("owner/name.v1") == SHORT
+    with pytest.raises(UserError, match=r"owner/name\.csv is missing"):
+        read("owner/name.csv")
+
+    def unreachable(name):
+        raise ConnectionError(f"cannot reach {name}\nand more")
+
+    monkeypatch.setattr(datasets, "load_dataset", unreachable)
+    with pytest.raises(UserError, match=r"owner/name is no file.*cannot reach owner/name\)"):
+        read("owner/name")
+
+
+# ---- shapes and columns --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("row", "messages"),
+    [
+        ({"instruction": "ねむい", "input": "", "output": "😴"}, conversation([("ねむい", "😴")], None)),
+        ({"ツイート": "ねむい", "ラベル": "😴"}, sample("ねむい", "😴")),
+        ({"Sentence ": "ねむい", "Emotion": "😴", "System_Prompt": ""}, conversation([("ねむい", "😴")], None)),
+        ({"text": "買って", "label": 1}, sample("買って", "1", WORDS_SYSTEM_PROMPT)),
+        ({"system": "一つで", **conversation([("ねむい", "😴")], None)}, sample("ねむい", "😴", "一つで")),
+    ],
+)
+def test_columns_by_their_common_names(row, messages, write_data):
+    assert read(write_data([row])) == [messages]
+
+
+def test_roles_and_parts_of_other_programs(write_data):
+    messages = [
+        {"role": "developer", "content": "一つで"},
+        {"role": "Human", "content": [{"type": "text", "text": "ねむ"}, {"type": "text", "text": "い"}]},
+        {"role": "model", "content": "😴", "weight": 1},
+    ]
+    samples = samples_of(write_data([{"messages": messages}]))
+    assert list(samples[0].messages) == sample("ねむい", "😴", "一つで")["messages"]
+
+
+def test_chosen_columns_and_fields(write_data):
+    path = write_data("id,Body,text,mood,form,n\n1,ねむい,x,😴,reply,2\n2,わあ,y,😆,post,3\n", "a.csv")
+    rows = read(path, text_column="BODY", label_column="mood")
+    assert rows[0] == {**sample("ねむい", "😴"), "form": "reply", "n": "2"}
+    assert samples_of(path, text_column="body", label_column="mood")[1].fields == {"form": "post", "n": "3"}
+    for options in ({}, {"text_column": "none", "label_column": "mood"}, {"system_column": "none"}):
+        with pytest.raises(UserError, match=r"columns id, body, text, mood, form, n: .*--text-column"):
+            read(path, **options)
+
+
+# ---- refusals ------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("data", "name", "words"),
+    [
+        ('[{"messages": []},]', "a.json", ["line 1", "column"]),
+        ("", "a.json", ["is empty"]),
+        ("[]", "a.json", ["holds no samples"]),
+        ("5", "a.json", ["holds no samples"]),
+        ("[" * 100_000, "a.json", ["not JSON"]),
+        ("[" + "1" * 10_000 + "]", "a.json", ["not JSON"]),
+        ({"train": SHORT, "test": SHORT}, "a.json", ["columns train, test"]),
+        ("今日は最高,😀\n", "a.csv", ["holds no samples"]),
+        ("ツイート".encode("cp932"), "a.json", ["--encoding cp932"]),
+        ("ツイートの本文、その一".encode("euc_jp"), "a.json", ["--encoding euc_jp"]),
+        ("ツイート,text".encode("utf-16-le"), "a.csv", ["--encoding utf-16-le"]),
+        ("ツイート".encode() + b"\xff", "a.json", ["damaged at byte 12"]),
+        (gzip.compress(b"[]" * 999)[:-9], "a.json.gz", ["is broken"]),
+        (parquet_of(TABLE)[:-9], "a.parquet", ["is broken"]),
+        (b"PK\x03\x04", "a.xlsx", ["CSV in UTF-8"]),
+    ],
+)
+def test_files_that_cannot_be_read(data, name, words, write_data):
+    with pytest.raises(UserError) as error:
+        read(write_data(data, name))
+    for word in [name, *words]:
+        assert word in str(error.value)
+
+
+def test_the_encoding_that_is_advised_works(write_data):
+    path = write_data("text,label\n①㈱～の話,かなしい\n".encode("cp932"), "a.csv")
+    assert read(path, encoding="cp932") == [sample("①㈱～の話", "かなしい", WORDS_SYSTEM_PROMPT)]
+    for encoding, words in (("utf-8", "UTF-8: try --encoding cp932"), ("no", "no is not"), ("base64", "base64 is not")):
+        with pytest.raises(UserError, match=words):
+            read(path, encoding=encoding)
+
+
+def test_missing_file_and_folder(tmp_path):
+    for path in (tmp_path / "none.json", tmp_path):
+        with pytest.raises(UserError, match="--data"):
+            read(path)

@@ -1,0 +1,153 @@
+"""Checking samples: every problem is named, and a person decides what is dropped."""
+
+import json
+
+import pytest
+from conftest import SMALL_DATA, conversation, sample
+
+from emojitune.artifacts import UserError
+from emojitune.data.validation import Problem, drop, format_problems, validate
+
+SHORT = [sample("ある日の出来事", "😀"), sample("ぜんぜん違う話", "😭")]
+
+
+def check(rows, max_length=512):
+    return validate(rows, max_length, lambda conversations: [len(str(messages)) // 10 for messages in conversations])
+
+
+def problems(rows, **settings):
+    return [str(problem) for problem in check(rows, **settings)[1]]
+
+
+def broken(**changes):
+    row = sample("ある日の出来事", "😀")
+    row["messages"][1].update(changes)
+    return row
+
+
+def weighted(*weights):
+    row = conversation([(f"{i}番目の文章", "😀") for i in range(len(weights))])
+    for message, weight in zip(row["messages"][2::2], weights, strict=True):
+        message["weight"] = weight
+    return row
+
+
+@pytest.mark.parametrize(
+    ("row", "what"),
+    [
+        (None, "must be an object"),
+        (Problem(0, "line 3 is not JSON", "{oops"), "line 3 is not JSON: {oops"),
+        ({"messages": "x"}, "a list of messages"),
+        ({"messages": []}, "a list of messages"),
+        ({"messages": [1]}, "each message must be an object"),
+        (broken(role="narrator"), "a role must be"),
+        (broken(role=["user"]), "a role must be"),
+        (broken(content=None), "content of the user must be text"),
+        (broken(content=[{"image": "x"}]), "content of the user must be text"),
+        (broken(content="　 \n"), "text of the user is empty"),
+        (broken(content="a\x1b[31m"), "control character"),
+        (broken(content="a\x00"), "control character"),
+        (broken(content="\ud83d"), "half a surrogate pair"),
+        (broken(content="あ<end_of_turn>い"), "only the chat template"),
+        (broken(content="あ" * 60_000), "60,000 characters"),
+        (broken(content="あ" * 6_000), "above --max-length"),
+        (sample("ある日", "😀😀"), "exactly one emoji"),
+        (sample("ある日", "うれしい"), "exactly one emoji: うれしい"),
+        (weighted(0, 0), "no reply carries loss"),
+        (weighted(1, 0.5), "a weight must be 0 or 1: 0.5"),
+        ({"messages": SHORT[0]["messages"][:2]}, "user and assistant in turns"),
+        ({"messages": SHORT[0]["messages"][::-1]}, "user and assistant in turns"),
+        ({"messages": SHORT[0]["messages"][:1] * 2}, "user and assistant in turns"),
+        ({"messages": SHORT[0]["messages"][:1]}, "user and assistant in turns"),
+    ],
+)
+def test_each_problem_is_named_with_its_sample(row, what):
+    found = problems([SHORT[1], row])
+    assert len(found) == 1
+    assert found[0].startswith("sample 2: ") and what in found[0]
+
+
+def test_all_problems_are_listed_not_only_the_first():
+    rows = [broken(content=""), SHORT[0], sample("ある日", "x"), {"messages": [{"role": "?"}, {"role": "user"}]}]
+    assert [text.split(":")[0] for text in problems(rows)] == ["sample 1", "sample 3", "sample 4", "sample 4"]
+
+
+def test_labels_line_ends_and_fields_are_normalised():
+    [found], none = check([{**sample(" ある\r\n日 ", " ☹ "), "form\x1b": "re\nply", "id": "1"}])
+    assert not none
+    assert (found.texts, found.label, found.fields) == (["ある\n日"], "☹️", {"form�": "re ply"})
+
+
+def test_a_reply_of_weight_zero_may_be_any_text():
+    row = weighted(0, 1)
+    row["messages"][2]["content"] = "こんにちは、今日はどうしましたか。" * 3
+    [found], none = check([row])
+    assert (
+        not none and found.labels == ["😀"] and found.messages[2]["weight"] == 0 and "weight" not in found.messages[4]
+    )
+
+
+def words(*labels):
+    return [sample(f"{i}番目の文章です", label) for i, label in enumerate(labels)]
+
+
+def test_labels_may_be_words():
+    samples, none = check(words("positive", "怒り", "spam", "怒り", "1"))
+    assert not none and [sample.label for sample in samples] == ["positive", "怒り", "spam", "怒り", "1"]
+
+
+def test_of_mixed_labels_the_odd_ones_are_named():
+    rows = words("嬉しい", "😀", *["悲しい"] * 5, "とても" * 6, "二\n行")
+    assert [text.split(": ", 1)[1] for text in problems(rows)] == [
+        "the label is an emoji, where most labels are words: 😀",
+        f"a label of words is one line of at most 16 characters: {'とても' * 6}",
+        "a label of words is one line of at most 16 characters: 二 行",
+    ]
+    assert problems(words(*["😀"] * 5, "悲しい")) == ["sample 6: the label must be exactly one emoji: 悲しい"]
+
+
+# ---- dropping ------------------------------------------------------------------------------------------------------
+
+REPEATED = [
+    SHORT[0],
+    sample("ある日の 出来事", "😀"),
+    sample("ある日の出来事", "😀"),
+    sample("ｱる日の出来事", "😭"),
+    sample("ある日の出来事", "😤"),
+    sample("ある日の出来事", "😤"),
+    sample("ある日の別の出来事", "？"),
+]
+
+
+def test_repeated_and_contradictory_samples():
+    assert [(problem.number, problem.kind) for problem in check(REPEATED)[1]] == [
+        (3, "repeat"), (5, "conflict"), (6, "repeat"), (7, "invalid"),
+    ]  # fmt: skip
+    assert "sample 5: labelled 😤, but 😀 in sample 1" in problems(REPEATED)[1]
+
+
+@pytest.mark.parametrize(
+    ("rows", "drop_duplicates", "drop_invalid", "kept", "refused"),
+    [
+        (REPEATED, False, False, None, "4 problems in 4 samples"),
+        (REPEATED, True, False, None, "1 problems in 1 samples"),
+        (REPEATED, False, True, [1, 2, 4], None),
+        (REPEATED, True, True, [1, 2, 4, 5], None),
+        (REPEATED[:6], True, False, [1, 2, 4, 5], None),
+        (SMALL_DATA[:3], False, False, [1, 2, 3], None),
+    ],
+)
+def test_what_is_dropped_is_what_the_flags_say(rows, drop_duplicates, drop_invalid, kept, refused):
+    samples, found = check(rows)
+    if refused:
+        with pytest.raises(UserError, match=refused):
+            drop("a.json", samples, found, drop_duplicates, drop_invalid)
+    else:
+        assert [s.number for s in drop("a.json", samples, found, drop_duplicates, drop_invalid)] == kept
+
+
+def test_twenty_problems_are_listed_and_the_others_counted():
+    found = check([json.loads(json.dumps(broken(content=""))) for _ in range(50)])[1]
+    lines = format_problems(found).splitlines()
+    assert len(lines) == 21 and lines[-1] == "  … and 30 more" and format_problems([]) == ""
+    assert len(format_problems(found[:20]).splitlines()) == 20

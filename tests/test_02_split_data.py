@@ -1,0 +1,101 @@
+"""Step 2: the split, the user's own validation file, and what makes the next steps stale."""
+
+import json
+import shutil
+
+import pytest
+from conftest import SMALL_DATA, run_script, sample
+
+from emojitune.artifacts import OutputDirectory, UserError, load_verified_manifest
+
+SCRIPT = "02_split_data.py"
+
+
+@pytest.fixture
+def output(monkeypatch, small_data, tmp_path):
+    """An output directory after step 1, without its picture."""
+    monkeypatch.setattr("emojitune.model.loading.token_lengths", lambda rows: [len(str(row)) for row in rows])
+    monkeypatch.setattr("emojitune.reporting.figures.draw_labels", lambda counts, title, path: path.write_bytes(b""))
+    assert prepare(small_data, tmp_path / "out") == 0
+    return tmp_path / "out"
+
+
+def prepare(data, output, *flags):
+    return run_script("01_prepare_data.py", "--data", data, "--output-dir", output, *flags)
+
+
+def split(output, *flags):
+    return run_script(SCRIPT, "--output-dir", output, *flags)
+
+
+def manifest_of(output):
+    return json.loads((output / "02_split/split.json").read_text(encoding="utf-8"))
+
+
+def test_the_split_and_its_manifest(output, capsys):
+    assert split(output, "--validation-fraction", "0.4", "--seed", 7) == 0
+    manifest = manifest_of(output)
+    assert (manifest["train"], manifest["validation"], manifest["seed"]) == (11, 6, 7)
+    assert manifest["validation_per_label"] == {"😀": 2, "😭": 2, "😤": 2}
+    assert list(manifest["inputs"]) == ["01_data/dataset.jsonl"]
+    assert list(manifest["outputs"]) == ["02_split/train.jsonl", "02_split/validation.jsonl"]
+    said = capsys.readouterr().out
+    assert "      11            6   all" in said and "Next: uv run 03_train_model.py --output-dir" in said
+
+
+def test_a_rerun_with_the_same_result_makes_nothing_stale(output, small_data):
+    """Manifests once held modification times: step 3 had to train again after a second run of step 1 or 2."""
+    assert split(output) == 0
+    written = manifest_of(output)
+    assert prepare(small_data, output) == 0
+    load_verified_manifest(SCRIPT, OutputDirectory(output))
+    assert split(output) == 0
+    assert manifest_of(output) == written
+
+    (output / "01_data/labels.png").unlink()  # a picture blocks nothing
+    assert split(output) == 0
+    assert prepare(small_data, output, "--per-label", 2) == 0
+    with pytest.raises(UserError, match=r"dataset\.jsonl has changed since"):
+        load_verified_manifest(SCRIPT, OutputDirectory(output))
+
+
+def test_an_edited_dataset_is_noticed(output, small_data, capsys):
+    assert split(output) == 0 and "has changed" not in capsys.readouterr().out
+    small_data.write_text(json.dumps(SMALL_DATA[:9], ensure_ascii=False), encoding="utf-8")
+    assert split(output) == 0
+    said = capsys.readouterr().out
+    assert f"Note: {small_data} has changed since step 1" in said and f"01_prepare_data.py --data {small_data}" in said
+    small_data.unlink()
+    assert split(output) == 0 and "has changed" not in capsys.readouterr().out
+
+
+OWN = [
+    sample("夜中に窓がガタガタ鳴ってるよ", "😤"),  # near one of the training split
+    sample("けさは霧が深くて橋が見えない", "😀"),
+    sample("子猫がひざの上で寝ている", "🐱"),
+]
+
+
+def test_an_own_validation_file_is_measured_with(output, write_data, capsys):
+    assert split(output, "--validation-data", write_data(OWN)) == 0
+    manifest = manifest_of(output)
+    assert (manifest["train"], manifest["validation"], manifest["near_duplicates_across"]) == (17, 3, 1)
+    said = capsys.readouterr().out
+    assert "near duplicates in the training split: 1 (the first: 1)" in said
+    assert "no model can learn them: 🐱" in said
+
+
+def test_an_own_validation_file_is_checked_and_chosen_from_as_the_dataset_was(output, small_data, write_data, capsys):
+    bad = write_data([*OWN, sample("", "😀"), sample("ねむいねむいねむい", "😴")])
+    assert split(output, "--validation-data", bad) == 2
+    assert "sample 4: the text of the user is empty" in capsys.readouterr().err
+    assert not (output / "02_split").exists()
+    assert prepare(small_data, output, "--drop-invalid", "--labels", "😀,😤") == 0
+    assert split(output, "--validation-data", bad) == 0
+    assert manifest_of(output)["validation_per_label"] == {"😀": 1, "😤": 1}
+
+
+def test_step_one_comes_first(output, capsys):
+    shutil.rmtree(output / "01_data")
+    assert split(output) == 2
+    assert "write it with: uv run 01_prepare_data.py" in capsys.readouterr().err
