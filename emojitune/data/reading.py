@@ -13,8 +13,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
+from pyarrow import ArrowException, parquet
+
 from emojitune.artifacts import UserError
-from emojitune.data.emojis import are_emojis, fully_qualified, is_single_emoji
+from emojitune.data.emojis import are_emojis, fully_qualified
 from emojitune.data.samples import DEFAULT_SYSTEM_PROMPT, RESERVED_KEYS, sanitize
 from emojitune.data.validation import Problem
 
@@ -52,10 +54,8 @@ def read_dataset(source: str, options: ReadingOptions) -> tuple[list[Any], str]:
     """
     path = Path(source)
     is_file = path.exists() or path.parent.is_dir() or path.suffix.lower() in (*_TABLES, *_JSON, ".gz", ".parquet")
-    if not is_file and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source):
-        rows = _read_hub(source)
-    else:
-        rows = _read_file(path, options.encoding)
+    is_hub_id = not is_file and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source)
+    rows = _read_hub(source) if is_hub_id else _read_file(path, options.encoding)
     if not rows:
         raise UserError(f"{source} holds no samples")
     return _as_conversations(rows, source, options)
@@ -82,21 +82,15 @@ def _read_hub(name: str) -> list[Any]:
 
 
 def _read_file(path: Path, encoding: str | None) -> list[Any]:
-    if path.is_dir():
-        raise UserError(f"{path} is a folder; name a file with --data")
     try:
         data = path.read_bytes()
         if data.startswith(b"\x1f\x8b"):
             data, path = gzip.decompress(data), path.with_suffix("") if path.suffix.lower() == ".gz" else path
         if data.startswith(b"PAR1"):
-            from pyarrow import parquet
-
             return parquet.read_table(io.BytesIO(data)).to_pylist()
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} is missing; name your dataset with --data") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile, ValueError, OSError) as error:
-        if isinstance(error, OSError) and error.errno:
-            raise
+    except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
+        raise UserError(f"{path} is missing, or a folder; name your dataset with --data") from None
+    except (EOFError, zlib.error, gzip.BadGzipFile, ArrowException) as error:
         raise UserError(f"{path} is broken ({sanitize(str(error), 100)}); write or download it again") from None
     if data.startswith(b"PK\x03\x04"):
         raise UserError(f"{path} is a spreadsheet or a zip file; export the table as CSV in UTF-8")
@@ -185,20 +179,10 @@ def _parse_table(path: Path, text: str) -> Iterator[Any]:
         if not header:
             header = cells
         elif len(cells) != len(header):
-            what = (
-                f"line {line} has {len(cells)} columns, the header {len(header)}; quote a text with {delimiter!r} in it"
-            )
-            yield Problem(0, what, delimiter.join(cells))
-        elif any(_holds_rows(cell, delimiter, len(header)) for cell in cells):
-            yield Problem(0, f"a quotation mark in line {line} takes in lines up to {reader.line_num}", " ".join(cells))
+            counts = f"{len(cells)} columns, the header {len(header)}"
+            yield Problem(0, f"line {line} has {counts}; quote a text with {delimiter!r} in it", delimiter.join(cells))
         else:
             yield dict(zip(header, cells, strict=True))
-
-
-def _holds_rows(cell: str, delimiter: str, columns: int) -> bool:
-    """True for a quoted cell that goes over lines which are rows themselves: its quotation mark was meant as text."""
-    rows = [line.split(delimiter) for line in cell.splitlines()[:-1] if delimiter in line]
-    return any(delimiter == "\t" or (len(row) == columns and is_single_emoji(row[-1])) for row in rows)
 
 
 # ---- shapes --------------------------------------------------------------------------------------------------------

@@ -11,22 +11,18 @@ from emojitune.data.splitting import NearDuplicate
 from emojitune.stats import ci_half_width
 
 VALIDATION_FRACTION = 0.2  # the default of step 2
+SHOWN_PAIRS = 20
 
-# Below, a finding each. The story behind this project: 10 samples per label (8 after the split) overfit from the second
-# epoch on, and 100 per label were the advice.
-FEW_SAMPLES_PER_LABEL = 20
-ENOUGH_SAMPLES_PER_LABEL = 100
+# Samples per label. The story behind this project: 10 (8 after the split) overfit from the second epoch on, and 100
+# were the advice. Below 10 for validation, one more or less right moves a label's accuracy by more than ten points.
+FEW_SAMPLES, ENOUGH_SAMPLES, FEW_VALIDATION_SAMPLES = 20, 100, 10
 
-# With n validation samples per label, one sample more or less right moves its accuracy by 1/n: below ten, by more than
-# ten points. The 95 % Wilson interval of 5 right of 10 reaches from 24 % to 76 %.
-FEW_VALIDATION_SAMPLES_PER_LABEL = 10
-
-# The rarest label's samples over the most frequent one's. Below a half, always guessing the frequent labels begins to
-# pay; He and Garcia (2009) call ratios of 1:10 and beyond a real imbalance.
+# The rarest label over the most frequent one. Below a half, always guessing the frequent labels begins to pay; He and
+# Garcia (2009) call 1:10 and beyond a real imbalance.
 UNEVEN, IMBALANCED = 0.5, 0.1
 
-# A share of kana and kanji below this is not what Japanese tweets look like, even with wwww and brand names in them.
-MOSTLY_JAPANESE = 0.5
+MOSTLY_JAPANESE = 0.5  # of the characters; tweets are, even with wwww and brand names in them
+_JAPANESE = 0.5
 
 SHOWN_PAIRS = 20
 
@@ -47,7 +43,6 @@ class DatasetReport:
     text_characters: tuple[float, float, float]
     conversation_tokens: tuple[float, float, float]
     japanese_ratio: float  # of the characters
-    system_prompts: dict[str, int]  # the five most frequent
     fields: dict[str, dict[str, int]]  # the ten most frequent values of each
     expected_validation: int
     ci_half_width: float  # how closely that many samples show an accuracy of one half (95 %)
@@ -75,7 +70,6 @@ def summarize_dataset(samples: Sequence[Sample], token_lengths: Sequence[int]) -
         text_characters=_summary([len(text) for text in texts]),
         conversation_tokens=_summary(token_lengths),
         japanese_ratio=japanese_ratio(texts),
-        system_prompts=dict(Counter(sample.system or "" for sample in samples).most_common(5)),
         fields={name: dict(counts.most_common(10)) for name, counts in fields.items()},
         expected_validation=validation,
         ci_half_width=ci_half_width(validation),
@@ -87,8 +81,8 @@ def dataset_findings(report: DatasetReport) -> list[str]:
     """What a person should know before training on such a dataset, a sentence each."""
     labels, japanese = len(report.samples_per_label), report.japanese_ratio
     per_label, validation = report.samples / labels, report.expected_validation / labels
-    few, enough = per_label < FEW_SAMPLES_PER_LABEL, per_label >= 0.9 * ENOUGH_SAMPLES_PER_LABEL
-    target = f"{ENOUGH_SAMPLES_PER_LABEL * labels:,}"
+    few, enough = per_label < FEW_SAMPLES, per_label >= 0.9 * ENOUGH_SAMPLES
+    target = f"{ENOUGH_SAMPLES * labels:,}"
     uneven, imbalanced = report.imbalance_ratio < UNEVEN, report.imbalance_ratio < IMBALANCED
     findings = (
         (True, f"{report.samples:,} samples for {labels} labels: about {per_label - validation:.0f} per label to learn "
@@ -97,7 +91,7 @@ def dataset_findings(report: DatasetReport) -> list[str]:
         (few, f"Expect overfitting after one or two epochs; {target} samples would do, or fewer labels (--labels)."),
         (not few and not enough, f"Overfitting will come later than with ten per label; {target} would be better."),
         (enough, "That is enough to learn from for several epochs."),
-        (validation < FEW_VALIDATION_SAMPLES_PER_LABEL,
+        (validation < FEW_VALIDATION_SAMPLES,
          "So few validation samples per label say nothing about single labels, only about all together."),
         (imbalanced, "The labels are far from even: the model will favour the frequent ones; try --per-label."),
         (uneven and not imbalanced, "The labels are uneven; --per-label evens them out."),

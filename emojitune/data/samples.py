@@ -2,7 +2,6 @@
 
 import math
 import re
-import unicodedata
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
@@ -79,10 +78,8 @@ def fields_of(row: dict[str, Any]) -> dict[str, str]:
 
 def sanitize(text: str, length: int | None = None) -> str:
     """`text` on one line for the screen: no control characters, terminal escapes or unpaired surrogates."""
-    clean = "".join(
-        " " if char in "\n\r\t" else "\N{REPLACEMENT CHARACTER}" if unicodedata.category(char) in ("Cc", "Cs") else char
-        for char in (text if length is None else text[: length + 1])
-    )
+    clean = re.sub("[\n\r\t]", " ", text if length is None else text[: length + 1])
+    clean = re.sub("[\0-\x1f\x7f-\x9f\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", clean)
     return clean if length is None or len(clean) <= length else clean[:length] + "…"
 
 

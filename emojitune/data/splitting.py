@@ -18,7 +18,6 @@ NEAR_DUPLICATE_SIMILARITY = 0.6
 # Texts up to this length are near duplicates only if marks and white space are all that differs: another character in
 # a text of five is another text.
 SHORT_CHARACTERS = 12
-
 _CHUNK = 512  # texts compared with all the others at once; it bounds the memory
 
 

@@ -22,14 +22,12 @@ _NOT_TEXT = {
 
 @dataclass(frozen=True)
 class Problem:
-    """What is wrong with one sample of the user's file; `number` is its place there, from 1."""
+    """What is wrong with sample `number` of the user's file; a conflict is a text that has other labels elsewhere."""
 
     number: int
     what: str
     text: str
-    kind: Literal["invalid", "repeat", "conflict"] = (
-        "invalid"  # conflict: another sample has the text with other labels
-    )
+    kind: Literal["invalid", "repeat", "conflict"] = "invalid"
 
     def __str__(self) -> str:
         return f"sample {self.number}: {self.what}" + (f": {sanitize(self.text, 60)}" if self.text else "")
@@ -40,8 +38,8 @@ def validate(
 ) -> tuple[list[Sample], list[Problem]]:
     """The samples of raw rows (`read_dataset`), and every problem found, in the order of the file.
 
-    `token_lengths` gives the length in tokens of each conversation; more than `max_length` is a problem. Repeated,
-    contradictory and too long samples are in both lists.
+    `token_lengths` gives the length in tokens of each conversation; more than `max_length` is a problem. Samples that
+    repeat or contradict others, or are too long or labelled amiss, are in both lists.
     """
     samples, problems = [], []
     for number, row in enumerate(rows, 1):
@@ -49,16 +47,13 @@ def validate(
         problems += [Problem(number, what, text[:100]) for what, text in found]
         if not found:
             samples.append(_sample(number, row))
-    invalid = _label_problems(samples)
-    numbers = {problem.number for problem in invalid}
-    samples = [sample for sample in samples if sample.number not in numbers]
     lengths = token_lengths([list(sample.messages) for sample in samples])
-    invalid += [
+    problems += [
         Problem(sample.number, f"{length} tokens, above --max-length {max_length}", sample.texts[0])
         for sample, length in zip(samples, lengths, strict=True)
         if length > max_length
     ]
-    problems += [*invalid, *_repeats(samples)]
+    problems += [*_label_problems(samples), *_repeats(samples)]
     return samples, sorted(problems, key=lambda problem: problem.number)
 
 
@@ -67,29 +62,31 @@ def _row_problems(row: Any, max_length: int) -> Iterator[tuple[str, str]]:
     if isinstance(row, Problem):
         yield row.what, row.text
         return
-    messages = row.get("messages") if isinstance(row, dict) else row
-    if not isinstance(messages, list) or not messages or not isinstance(row, dict):
-        yield "it must be an object with a list of messages", "" if isinstance(row, dict) else str(row)[:100]
+    messages = row.get("messages") if isinstance(row, dict) else None
+    if not isinstance(messages, list) or not messages:
+        yield "it must be an object with a list of messages", "" if isinstance(row, dict) else str(row)
         return
     found = [problem for message in messages for problem in _message_problems(message, max_length)]
-    yield from found
-    roles = [] if found else [message["role"] for message in messages]
-    turns = roles[1:] if roles[:1] == ["system"] else roles
-    if roles and (not turns or turns != ["user", "assistant"] * (len(turns) // 2)):
+    if found:
+        yield from found
+        return
+    roles = [message["role"] for message in messages]
+    turns = roles[roles[0] == "system" :]
+    if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
         yield "roles must be system (or none), then user and assistant in turns", ", ".join(roles)
-    elif roles and not any(map(is_label, messages)):
+    elif not any(map(is_label, messages)):
         yield "no reply carries loss, since each has the weight 0", messages[-1]["content"]
 
 
 def _message_problems(message: Any, max_length: int) -> Iterator[tuple[str, str]]:
     if not isinstance(message, dict):
-        yield "each message must be an object with role and content", str(message)[:100]
+        yield "each message must be an object with role and content", str(message)
         return
     role, content = message.get("role"), message.get("content")
     if role not in ("system", "user", "assistant"):
-        yield "a role must be system, user or assistant", str(role)[:100]
+        yield "a role must be system, user or assistant", str(role)
     elif not isinstance(content, str):
-        yield f"the content of the {role} must be text", str(content)[:100]
+        yield f"the content of the {role} must be text", str(content)
     elif not content.strip():
         yield f"the text of the {role} is empty", ""
     elif len(content) > 100 * max_length:  # far too long: not worth counting its tokens
@@ -97,7 +94,7 @@ def _message_problems(message: Any, max_length: int) -> Iterator[tuple[str, str]
     elif what := next((what for what, pattern in _NOT_TEXT.items() if pattern.search(content)), None):
         yield f"the text of the {role} has {what}", content
     elif role == "assistant" and message.get("weight") not in (None, 0, 1):
-        yield "a weight must be 0 or 1", str(message["weight"])[:100]
+        yield "a weight must be 0 or 1", str(message["weight"])
 
 
 def _sample(number: int, row: dict[str, Any]) -> Sample:

@@ -2,32 +2,23 @@
 
 import pytest
 
-from emojitune.data.emojis import (
-    EMOTIONS,
-    GROUP_EMOJI,
-    LABELS,
-    are_emojis,
-    emojis_in,
-    emotion_group,
-    fully_qualified,
-    group_label,
-    is_single_emoji,
-)
+from emojitune.data import emojis
+from emojitune.data.emojis import LABELS, are_emojis, emotion_group, fully_qualified, is_single_emoji
 
 
 def test_twenty_five_labels_each_in_a_group_whose_emoji_is_one_of_its_own():
     assert len(set(LABELS)) == 25
-    assert 5 <= len(GROUP_EMOJI) <= 9
-    assert {emotion.group for emotion in EMOTIONS} == set(GROUP_EMOJI)
-    for group, label in GROUP_EMOJI.items():
+    assert 5 <= len(emojis.GROUP_EMOJI) <= 9
+    assert {emotion.group for emotion in emojis.EMOTIONS} == set(emojis.GROUP_EMOJI)
+    for group, label in emojis.GROUP_EMOJI.items():
         assert emotion_group(label) == group
-        assert group_label(label) == label
+        assert emojis.group_label(label) == label
 
 
 @pytest.mark.parametrize("text", [*LABELS, "👨‍👩‍👧", "🇯🇵", "👍🏽", "❤️", "1️⃣"])
 def test_one_emoji(text):
     assert is_single_emoji(text) and fully_qualified(text) == text
-    assert emojis_in(f"あ{text}い") == [text]
+    assert emojis.emojis_in(f"あ{text}い") == [text]
 
 
 @pytest.mark.parametrize("text", ["", "😀😀", "😀!", "あ", ":)", "1", "\ufe0f", "😀 ", ":sob:"])
@@ -61,4 +52,4 @@ def test_a_few_emojis_among_words_do_not_make_a_label_set_of_emojis():
 
 def test_emojis_outside_the_labels_have_groups_too():
     assert emotion_group("😡") == "怒り" and emotion_group("😮‍💨") == "疲れ" and emotion_group("❤") == "愛情"
-    assert emotion_group("🐱") is None and group_label("🐱") is None
+    assert emotion_group("🐱") is None and emojis.group_label("🐱") is None

@@ -139,11 +139,6 @@ def test_a_quoted_text_keeps_its_commas_and_lines(write_data):
     assert rows[0]["messages"][1]["content"] == 'ある日、, の\n出来"事"'
 
 
-def test_a_quotation_mark_never_takes_in_other_rows(write_data):
-    rows = read(write_data('text,label\n"マジか,😭\n別の話,😀\nねえ",😭\nおわり,😀\n', "a.csv"))
-    assert "takes in lines up to 4" in rows[0].what and len(rows) == 2
-
-
 def test_a_broken_line_of_jsonl_is_one_problem_with_its_line(write_data):
     rows = read(write_data(LINES.replace("\n", '\n{"messages": oops\n  more\n'), "a.jsonl"))
     assert [row for row in rows if isinstance(row, dict)] == SHORT
