@@ -161,6 +161,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "inputs": {},
             "outputs": hash_files(output, [output.dataset]),
             "data": {"name": args.data, "sha256": sha256_of(source) if source.is_file() else None},
+            "read": len(rows),
             "flags": {name: value for name, value in vars(args).items() if name != "output_dir"},
             **asdict(report),
             "findings": dataset_findings(report),

@@ -23,6 +23,7 @@ TWEETS = (
 )
 
 SMALL_SET = 10  # samples per label: the fixed small set of the shipped data
+QUICK_EPOCHS = 3  # so few samples need several
 
 
 def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
@@ -65,6 +66,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "system prompts. Expect a model that has seen too little: that is the first lesson."
         )
         samples = [*samples, "--per-label", str(SMALL_SET)]
+        epochs = epochs or ["--epochs", str(QUICK_EPOCHS)]
     steps = (
         ["01_prepare_data.py", *samples],
         ["02_split_data.py"],
@@ -83,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"\nDone in {minutes:.1f} minutes; look at {output.evaluation / 'report.html'}")
     if args.quick and not status:
         report = read_json(output.report, "01_prepare_data.py", output)
-        minutes = run["seconds"] / 60 * report["read"] / report["samples"]
+        minutes = run["seconds"] / 60 * report["read"] / report["samples"] / QUICK_EPOCHS
         print(
             f"All {report['read']:,} samples instead of {report['samples']} train for about {minutes:.0f} minutes on "
             "this machine: uv run run_pipeline.py"
