@@ -10,6 +10,7 @@ would soon repeat themselves, as step 5 shows.
 import argparse
 import contextlib
 import json
+import re
 import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
@@ -130,8 +131,7 @@ def read_inputs(interactive: bool) -> Iterator[str]:
     """Lines that are typed, or lines of a pipe or file.
 
     Raises:
-        UserError: if a line of a pipe is neither UTF-8, which files from Windows begin with a mark of, nor Shift_JIS,
-            which its console writes.
+        UserError: if a line of a pipe is neither UTF-8, with or without Windows' mark at its start, nor Shift_JIS.
     """
     if interactive:
         with contextlib.suppress(EOFError):
@@ -140,12 +140,15 @@ def read_inputs(interactive: bool) -> Iterator[str]:
         print()
         return
     for number, line in enumerate(sys.stdin.buffer, 1):
-        for encoding in ("utf-8-sig", "cp932"):
-            with contextlib.suppress(UnicodeDecodeError):
-                yield line.decode(encoding).strip()
-                break
-        else:
-            raise UserError(f"line {number} of the input is neither UTF-8 nor Shift_JIS text; save it as UTF-8")
+        try:
+            text = line.decode("utf-8-sig")
+        except UnicodeDecodeError:
+            text = line.decode("cp932", errors="replace")
+            if re.search("[\0\ue000-\uf8ff\ufffd]", text):  # what other encodings become, such as UTF-16
+                raise UserError(
+                    f"line {number} of the input is neither UTF-8 nor Shift_JIS; save it as UTF-8"
+                ) from None
+        yield text.strip()
 
 
 def reply(

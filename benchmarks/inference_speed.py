@@ -1,100 +1,101 @@
-"""Replies a second: restricted replies in batches, against `model.generate` one by one, in one process.
+"""Replies per second: one pass for restricted and free replies, against `model.generate` in batches and one by one.
 
-    uv run benchmarks/inference_speed.py [--replies 100] [--output-dir outputs]
+    uv run benchmarks/inference_speed.py --replies 96 --rounds 3
 
-Needs steps 2 and 3. In each round ours answers the whole validation file, conversations included, as step 5 does, and
-`generate` a share of it, evenly spread; it stops at the end of the turn, or after as many tokens as the chat's default.
-The base model never ends its turn; the fine-tuned one does. Ours computes in what step 5 computes in, which is bf16 on
-a CPU that multiplies it by itself; `generate` in fp32, and there in bf16 as well.
+Needs steps 2 and 3 in --output-dir. All answer the same prompts in turn, in one process and one dtype, and end a reply
+at the end of its turn or after as many tokens as step 5 allows. Only ours gives the labels' probabilities as well.
 """
 
 import argparse
+import os
+import platform
 import statistics
 import sys
 import time
+from importlib.metadata import version
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-import torch
-from emojitune.chat import Generation, prompt_tokens
-from emojitune.command_line import output_directory
-from emojitune.dataset import load_samples
-from emojitune.loading import Speaker, load_base, load_finetuned
-from tqdm import tqdm
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from emojitune.artifacts import load_verified_manifest, read_jsonl
+from emojitune.cli import add_device, add_output_dir, bounded, run_main
+from emojitune.data.samples import load_samples, subsample
 
-from emojitune.artifacts import checked_record, read_jsonl
-from emojitune.evaluation import Item, items_of, restricted
-from emojitune.model import find_base_model, load_model, quiet_transformers, stop_tokens
-
-ROUNDS = 5
+BATCH = 16  # what step 5 puts through the model at once
 
 
-def one_by_one(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, prompts: list[list[int]]) -> list[str]:
-    """What the documentation of transformers shows: one prompt, one call."""
-    stops, replies = stop_tokens(tokenizer), []
-    for prompt in prompts:
-        with torch.inference_mode(), quiet_transformers():
-            output = model.generate(
-                torch.tensor([prompt], device=model.device),
-                attention_mask=torch.ones(1, len(prompt), dtype=torch.long, device=model.device),
-                max_new_tokens=Generation().max_new_tokens,
-                do_sample=False,
-                eos_token_id=stops,
-            )
-        replies.append(tokenizer.decode(output[0, len(prompt) :], skip_special_tokens=True).strip())
-    return replies
-
-
-def choices(speaker: Speaker, items: list[Item], labels: list[str]) -> list[str]:
-    """The likeliest label for each item."""
-    prompts = [prompt_tokens(speaker.tokenizer, item.messages) for item in items]
-    return [max(row, key=row.__getitem__) for row in restricted(speaker, prompts, labels, lambda _: None)]
-
-
-def main() -> None:
+def parse_arguments(argv: list[str] | None) -> argparse.Namespace:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
-    parser.add_argument("--replies", type=int, default=100, help="of generate, in all rounds (default: 100)")
-    parser.add_argument("--output-dir", type=output_directory, default="outputs")
-    args = parser.parse_args()
-    output = args.output_dir
-    run = checked_record("03_train_model.py", output)
-    items = items_of(load_samples(read_jsonl(output.validation, "02_split_data.py", output)))
-    share = min(args.replies, len(items)) // ROUNDS
-    parts = [range(first, len(items), len(items) // share)[:share] for first in range(ROUNDS)]
-    base = find_base_model(run["base_model"]["name"])
-    for folder in (base.folder, output.model):
-        speaker = load_base(base.name) if folder == base.folder else load_finetuned(output, run)
-        device, ours = speaker.model.device, speaker.model.dtype
-        stock = {dtype: load_model(folder, device, dtype) for dtype in dict.fromkeys((torch.float32, ours))}
-        prompts = [prompt_tokens(speaker.tokenizer, item.messages) for item in items]
-        choices(speaker, items[:8], run["labels"])
-        for model in stock.values():
-            one_by_one(model, speaker.tokenizer, prompts[:1])
-        fast: list[float] = []
-        slow: dict[torch.dtype, list[float]] = {dtype: [] for dtype in stock}
-        same = 0
-        for part in tqdm(parts, unit="round", desc=speaker.name):
-            start = time.perf_counter()
-            chosen = choices(speaker, items, run["labels"])
-            fast.append(len(items) / (time.perf_counter() - start))
-            for dtype, model in stock.items():
-                start = time.perf_counter()
-                replies = one_by_one(model, speaker.tokenizer, [prompts[index] for index in part])
-                slow[dtype].append(share / (time.perf_counter() - start))
-                if dtype == torch.float32:
-                    same += sum(reply == chosen[index] for reply, index in zip(replies, part, strict=True))
-        print(f"{speaker.name}: restricted, in batches, {ours}: {statistics.median(fast):.1f} replies a second")
-        for dtype, rates in slow.items():
-            ratios = sorted(one / other for one, other in zip(fast, rates, strict=True))
+    add_output_dir(parser)
+    parser.add_argument("--replies", type=bounded(int, BATCH, 10**6), default=96, help="per round (default: 96)")
+    parser.add_argument("--rounds", type=bounded(int, 1, 100), default=3, help="each with other samples (default: 3)")
+    add_device(parser)
+    return parser.parse_args(argv)
+
+
+def main(argv: list[str] | None = None) -> int:
+    args = parse_arguments(argv)
+
+    # Heavy imports: after the arguments, so that --help answers at once.
+    import torch
+    from tqdm import tqdm
+
+    from emojitune.evaluation.predictions import MAX_NEW_TOKENS, build_examples, predict
+    from emojitune.inference.chat_model import load_base, load_finetuned
+    from emojitune.inference.generation import GenerationSettings, encode_prompt, generate
+
+    output, settings = args.output_dir, GenerationSettings(max_new_tokens=MAX_NEW_TOKENS)
+    run = load_verified_manifest("03_train_model.py", output)
+    samples = load_samples(read_jsonl(output.validation, "02_split_data.py", output))
+    print(
+        f"{platform.processor() or platform.machine()}, {os.cpu_count()} CPUs, {torch.get_num_threads()} threads; "
+        + ", ".join(f"{name} {version(name)}" for name in ("torch", "transformers"))
+    )
+
+    def in_batches(model, examples, size):
+        """The replies of generate, prompts sorted by length as a careful user would."""
+        prompts = [encode_prompt(model.tokenizer, example.messages) for example in examples]
+        order, replies = sorted(range(len(prompts)), key=lambda index: len(prompts[index])), {}
+        for start in range(0, len(order), size):
+            rows = order[start : start + size]
+            found = generate(model.model, model.tokenizer, [prompts[index] for index in rows], settings)
+            replies.update(zip(rows, found, strict=True))
+        return [replies[index] for index in range(len(prompts))]
+
+    ways = {
+        "ours": lambda model, asked: [p.reply for p in predict(model, asked, run["labels"], lambda replies: None)],
+        f"generate, batches of {BATCH}": lambda model, asked: in_batches(model, asked, BATCH),
+        "generate, one by one": lambda model, asked: in_batches(model, asked, 1),
+    }
+    for load in (
+        lambda: load_base(run["base_model"]["name"], args.device, run),
+        lambda: load_finetuned(output, run, args.device),
+    ):
+        model = load()
+        speeds, same = {way: [] for way in ways}, dict.fromkeys(ways, 0)
+        for warm_up in (True, False):
+            for number in tqdm(range(1 if warm_up else args.rounds), desc=model.name, unit="round", disable=warm_up):
+                # Conversations included, in the shares of the validation split; each round takes other samples.
+                chosen = subsample(samples[number :: args.rounds], BATCH if warm_up else args.replies)
+                asked = build_examples(chosen, run["labels"])[0][: BATCH if warm_up else args.replies]
+                replies = {}
+                for way, answer in ways.items():
+                    start = time.perf_counter()
+                    replies[way] = answer(model, asked)
+                    if not warm_up:
+                        speeds[way].append(len(asked) / (time.perf_counter() - start))
+                        same[way] += sum(a == b for a, b in zip(replies[way], replies["ours"], strict=True))
+        total = same["ours"]
+        print(f"{model.name}, {model.model.dtype} on {model.model.device}, {total} replies in {args.rounds} rounds")
+        for way, rates in speeds.items():
+            ratios = sorted(ours / other for ours, other in zip(speeds["ours"], rates, strict=True))
             print(
-                f"  generate, one by one, {dtype}: {statistics.median(rates):.1f}; ratio "
-                f"{statistics.median(ratios):.1f} ({ratios[0]:.1f} to {ratios[-1]:.1f}, {ROUNDS} rounds)"
+                f"  {way:24} {statistics.median(rates):6.1f} replies per second; ours is {statistics.median(ratios):.2f} "
+                f"times as fast ({ratios[0]:.2f} to {ratios[-1]:.2f}); {same[way]} of {total} replies are the same"
             )
-        print(f"  the same reply as in float32 in {same} of {ROUNDS * share}")
-        del speaker, stock, model
+        del model
+    return 0
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(run_main(main))

@@ -1,63 +1,102 @@
-"""Metrics against hand-computed cases and against scikit-learn and SciPy."""
+"""Scores against scikit-learn, scipy, and numbers worked out by hand."""
 
 import random
 
 import pytest
 from scipy.stats import binomtest
-from sklearn.metrics import f1_score
+from sklearn.metrics import f1_score, log_loss, top_k_accuracy_score
 
-from emojitune.metrics import (
+from emojitune.evaluation.metrics import (
+    UnseenEmoji,
     calibration_error,
-    half_width,
+    compare,
     macro_f1,
-    mcnemar,
-    most_frequent,
-    rate_of,
-    wilson_interval,
+    mcnemar_p,
+    score,
+    slice_scores,
 )
+from emojitune.evaluation.predictions import Prediction
+
+EMOJIS, WORDS = ["😀", "😭", "😤", "🤮"], ["anger", "joy", "sad"]
 
 
-@pytest.mark.parametrize(("successes", "count"), [(0, 10), (5, 10), (10, 10), (31, 50), (1, 500)])
-def test_wilson_interval_is_scipys(successes, count):
-    expected = binomtest(successes, count).proportion_ci(0.95, method="wilson")
-    assert wilson_interval(successes, count) == pytest.approx((expected.low, expected.high), abs=1e-9)
+def prediction(label, reply, choice=None, labels=EMOJIS, sure=0.7, **fields):
+    choice = choice or label
+    rest = (1 - sure) / (len(labels) - 1)
+    return Prediction("text", label, 1, reply, choice, {x: sure if x == choice else rest for x in labels}, fields)
 
 
-def test_half_of_fifty_is_known_to_thirteen_points():
-    assert half_width(0.5, 50) == pytest.approx(0.134, abs=0.001)
-    assert wilson_interval(0, 0) == (0.0, 1.0)
+def random_predictions(labels, count=100):
+    generator, found = random.Random(7), []
+    for _ in range(count):
+        weights = [generator.random() for _ in labels]
+        shares = {label: weight / sum(weights) for label, weight in zip(labels, weights, strict=True)}
+        label, reply = generator.choice(labels), generator.choice([*labels, "?"])
+        found.append(Prediction("text", label, 1, reply, max(shares, key=shares.get), shares, {}))
+    return found
+
+
+def test_scores_are_scikit_learns():
+    found, labels = random_predictions(EMOJIS), sorted(EMOJIS)
+    truth, table = [p.label for p in found], [[p.probabilities[label] for label in labels] for p in found]
+    scores = score(found, EMOJIS)
+    assert scores.log_loss == pytest.approx(log_loss(truth, table, labels=labels))
+    assert scores.restricted_top3_accuracy.rate == pytest.approx(top_k_accuracy_score(truth, table, k=3, labels=labels))
+    expected = f1_score(truth, [p.choice for p in found], labels=labels, average="macro")
+    assert scores.restricted_macro_f1 == pytest.approx(expected)
 
 
 def test_macro_f1_by_hand():
-    # 😀: 1 hit, 1 missed, 0 false: 2/3. 😭: 1 hit, 0 missed, 1 false: 2/3. 😤: missed altogether: 0.
-    labels, replies = ["😀", "😀", "😭", "😤"], ["😀", "😭", "😭", "🐱"]
-    assert macro_f1(labels, replies) == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
+    # 😀: 1 hit, 1 missed: 2/3. 😭: 1 hit, 1 false: 2/3. 😤: missed, by an answer that is no label: 0.
+    assert macro_f1(["😀", "😀", "😭", "😤"], ["😀", "😭", "😭", "🐱"]) == pytest.approx((2 / 3 + 2 / 3 + 0) / 3)
 
 
-def test_macro_f1_is_scikit_learns():
-    generator = random.Random(7)
-    labels = [generator.choice("ABCDE") for _ in range(200)]
-    replies = [label if generator.random() < 0.6 else generator.choice("ABCDEX") for label in labels]
-    expected = f1_score(labels, replies, labels=sorted(set(labels)), average="macro", zero_division=0)
-    assert macro_f1(labels, replies) == pytest.approx(expected)
+def test_the_first_emoji_counts_for_the_group_and_the_whole_reply_for_exact_accuracy():
+    pairs = [("😭", "😭"), ("😭", "😭 つらい"), ("😭", "😢"), ("😀", "😢"), ("😀", "")]
+    scores = score([prediction(label, reply) for label, reply in pairs], EMOJIS)
+    rates = (scores.exact_accuracy, scores.group_accuracy, scores.format_rate)
+    assert [round(5 * rate.rate) for rate in rates] == [1, 3, 3]
+    assert scores.unseen_emojis == [UnseenEmoji("😢", 2, "悲しみ", 1)] and scores.unseen_emoji_rate.rate == 2 / 5
+
+
+def test_labels_of_words_have_no_scores_that_only_emojis_have():
+    scores = score([prediction("joy", "joy", labels=WORDS), prediction("sad", "😀", "joy", labels=WORDS)], WORDS)
+    assert scores.exact_accuracy.rate == scores.restricted_exact_accuracy.rate == 0.5
+    for name in ("group_accuracy", "format_rate", "unseen_emoji_rate", "restricted_group_accuracy"):
+        assert getattr(scores, name) is None
+    assert scores.unseen_emojis == []
+
+
+def test_an_impossible_label_does_not_make_the_loss_infinite():
+    assert score([prediction("😀", "😀", "😭", sure=1.0)], EMOJIS).log_loss == pytest.approx(20.7, abs=0.1)
 
 
 def test_mcnemar_counts_only_what_differs():
     first = [True] * 5 + [False] * 5 + [True] * 2 + [False] * 10
     second = [True] * 5 + [False] * 5 + [False] * 2 + [True] * 10
-    assert mcnemar(first, second) == pytest.approx(binomtest(2, 12, 0.5).pvalue)
-    assert mcnemar(first, first) == 1.0
-    assert mcnemar(first, second) == mcnemar(second, first)
+    assert mcnemar_p(first, second) == mcnemar_p(second, first) == pytest.approx(binomtest(2, 12).pvalue)
+    assert mcnemar_p(first, first) == 1.0
+
+
+def test_models_are_compared_by_free_and_by_restricted_replies():
+    found = compare([prediction("😀", "?", "😭")] * 6, [prediction("😀", "😀", "😭")] * 6)
+    assert (found.mcnemar_p_free, found.mcnemar_p_restricted, found.samples) == (pytest.approx(2 / 2**6), 1.0, 6)
 
 
 def test_calibration_error_by_hand():
     # Of four answers held for 75 % sure two are right: 0.25 off; of two at 100 % both: 0. Weighted: 4/6 of 0.25.
     confidences, right = [0.75] * 4 + [1.0] * 2, [True, True, False, False, True, True]
     assert calibration_error(confidences, right) == pytest.approx(0.25 * 4 / 6)
-    assert calibration_error([], []) == 0.0
 
 
-def test_rate_and_most_frequent():
-    assert rate_of([True, False, True, True])["rate"] == 0.75
-    assert rate_of([])["interval"] == [0.0, 1.0]
-    assert most_frequent(["b", "a", "a", "b"]) == "b"
+def test_slices_are_of_every_field_with_2_to_30_values_worst_first():
+    found = [
+        prediction("😀", reply, form=form, author=f"{number}", source="web", **({"late": "yes"} if number else {}))
+        for number, (form, reply) in enumerate([("お礼", "😀"), ("愚痴", "😭"), ("愚痴", "😀"), ("実況", "😭")] * 10)
+    ]
+    slices = slice_scores(found, EMOJIS)
+    assert [(part.field, part.value, part.exact_accuracy.rate) for part in slices] == [
+        ("form", "実況", 0.0),
+        ("form", "愚痴", 0.5),
+        ("form", "お礼", 1.0),
+    ]

@@ -4,7 +4,7 @@ import random
 
 import pytest
 import torch
-from tiny_models import FAMILIES, slow_logits, tiny
+from inference.tiny_models import FAMILIES, slow_logits, tiny
 
 from emojitune.inference.cached_batch import CachedBatch
 

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import tiny
+from inference.tiny_models import tiny
 
 from emojitune.inference.chat_model import ChatModel
 from emojitune.inference.generation import (

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from tiny_models import FAMILIES, slow_logits, tiny
+from inference.tiny_models import FAMILIES, slow_logits, tiny
 
 from emojitune.data.emojis import LABELS
 from emojitune.inference.cached_batch import CachedBatch

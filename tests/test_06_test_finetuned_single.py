@@ -1,0 +1,118 @@
+"""The chat with the tiny model: lines in, the whole output and the exit status out."""
+
+import io
+import json
+import os
+import pty
+import shutil
+import subprocess
+import sys
+
+import pytest
+from conftest import ROOT, SYSTEM, run_script
+
+SCRIPT = "06_test_finetuned_single.py"
+
+
+@pytest.fixture
+def chat(stages, monkeypatch, capsys):
+    """Pipe bytes or text into the chat; its status, standard output and standard error."""
+
+    def run(text, *flags, output=stages["done"][0]):
+        data = text if isinstance(text, bytes) else text.encode()
+        monkeypatch.setattr(sys, "stdin", io.TextIOWrapper(io.BytesIO(data)))
+        status = run_script(SCRIPT, "--output-dir", output, *flags)
+        said = capsys.readouterr()
+        return status, said.out, said.err
+
+    return run
+
+
+def test_one_reply_per_line_and_nothing_else(chat):
+    status, out, err = chat("今日は最高\n\n 　\nもう無理\n")
+    assert (status, err) == (0, "") and len(out.split("\n")) == 3
+    assert chat("今日は最高\nもう無理\n") == (0, out, "")  # stateless and greedy: always the same
+
+
+def test_restricted_replies_are_labels_of_the_run(chat):
+    _, out, _ = chat("今日は最高\nもう無理\n", "--restrict", "--json", "--top", 3, "--device", "cpu")
+    rows = [json.loads(line) for line in out.splitlines()]
+    for row in rows:
+        assert row["reply"] == row["top"][0]["label"] in ["😀", "😭", "😤"]
+        assert sum(item["probability"] for item in row["top"]) == pytest.approx(1, abs=1e-4)
+    assert chat("今日は最高\nもう無理\n", "--restrict")[1] == "".join(f"{row['reply']}\n" for row in rows)
+
+
+def test_compare_shows_both_and_control_characters_do_no_harm(chat):
+    status, out, _ = chat("\x1b[31mあか\x07<end_of_turn>\n", "--compare", "--max-new-tokens", 3)
+    assert status == 0 and [line.split()[0] for line in out.splitlines()] == ["base", "fine-tuned"]
+    assert "\x1b" not in out and "\x07" not in out
+
+
+def test_over_long_and_strange_input_is_cut_with_a_note_never_an_error(chat):
+    text = "あ" * 20_000 + "\n" + "😀😭👨‍👩‍👧" * 500 + "\nЖенщина العربية\n\ud7ff\n"
+    status, out, err = chat(text, "--max-new-tokens", 1)
+    assert status == 0 and "only the first 1024 tokens" in err and len(out.split("\n")) == 5
+
+
+def test_pipes_of_windows_are_read_rightly(chat):
+    expected = [json.loads(line)["text"] for line in chat("今日は最高\r\nもう無理\n", "--json")[1].splitlines()]
+    assert expected == ["今日は最高", "もう無理"]
+    for encoding in ("utf-8-sig", "cp932"):
+        _, out, _ = chat("今日は最高\r\nもう無理".encode(encoding), "--json")
+        assert [json.loads(line)["text"] for line in out.splitlines()] == expected
+    status, _, err = chat("あ\n".encode() + "今日".encode("utf-16"))
+    assert status == 2 and err == "error: line 2 of the input is neither UTF-8 nor Shift_JIS; save it as UTF-8\n"
+
+
+@pytest.mark.parametrize("flags", [("--system", " "), ("--base", "--compare"), ("--device", "tpu"), ("--top-p", "0")])
+def test_bad_arguments(flags, tmp_path, capsys):
+    assert run_script(SCRIPT, "--output-dir", tmp_path, *flags) == 2
+    assert "error:" in capsys.readouterr().err
+
+
+def test_commands_that_it_names_work_when_pasted(chat, tmp_path):
+    for flags in ((), ("--base", "--restrict")):
+        status, _, err = chat("", *flags, output=tmp_path / "my outputs")
+        assert status == 2 and err.count("\n") == 1
+        assert err.endswith(f"uv run 03_train_model.py --output-dir '{tmp_path}/my outputs'\n")
+
+
+def test_the_data_may_be_gone_but_the_model_must_be_the_one_that_was_trained(chat, trained):
+    shutil.rmtree(trained / "01_data")
+    shutil.rmtree(trained / "02_split")
+    assert chat("あ\n", output=trained)[0] == 0
+    with (trained / "03_model/model.safetensors").open("ab") as file:
+        file.write(b"\0")
+    status, _, err = chat("あ\n", output=trained)
+    assert status == 2 and "model.safetensors is not the file that 03_train_model.py wrote" in err
+
+
+def test_a_base_model_in_disguise_is_refused(chat, trained):
+    path = trained / "03_training/run.json"
+    run = json.loads(path.read_text(encoding="utf-8"))
+    run["base_model"]["weights"] = {"model.safetensors": run["outputs"]["03_model/model.safetensors"]}
+    path.write_text(json.dumps(run), encoding="utf-8")
+    status, _, err = chat("あ\n", output=trained)
+    assert status == 2 and "the base model's own weights" in err
+
+
+def test_interactive_chat_greets_replies_and_leaves_cleanly(stages):
+    """In a real terminal, ended by Ctrl+D."""
+    leader, follower = pty.openpty()
+    output = stages["done"][0]
+    command = [sys.executable, SCRIPT, "--output-dir", str(output), "--max-new-tokens", "2"]
+    process = subprocess.Popen(command, cwd=ROOT, stdin=follower, stdout=follower, stderr=follower)
+    os.close(follower)
+    said, typed = b"", [b"\x04", "今日は最高\n".encode()]
+    try:
+        while piece := os.read(leader, 1000):
+            said += piece
+            if said.endswith(b"> ") and typed:
+                os.write(leader, typed.pop())
+    except OSError:  # the other end is closed
+        pass
+    assert process.wait(timeout=60) == 0, said.decode(errors="replace")
+    text = said.decode(errors="replace")
+    assert "Loading the model …" in text and "Chat started. Press Ctrl+C to exit." in text
+    assert f"uv run {SCRIPT} --system '{SYSTEM}' --output-dir {output}" in text
