@@ -10,13 +10,14 @@ import argparse
 import json
 import sys
 from collections import defaultdict
+from dataclasses import asdict
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from tqdm import tqdm
 
-from emojitune.artifacts import OutputDirectory, load_verified_manifest, read_jsonl
+from emojitune.artifacts import OutputDirectory, load_verified_manifest, read_jsonl, write_json
 from emojitune.cli import output_directory
 from emojitune.data.emojis import emotion_group
 from emojitune.data.samples import Sample, load_samples
@@ -61,17 +62,20 @@ def main() -> None:
     with tqdm(total=len(posts), desc="posts", unit="reply") as bar:
         predictions = predict(model, posts, run["labels"], bar.update)
     ours, ngram = [p.choice for p in predictions], ngram_choices(train, posts)
-    print(f"{'':14}{'exact':>20}{'group':>20}{'n-gram exact':>20}{'n-gram group':>20}")
     slices: dict[str, list[int]] = defaultdict(list)
     for index, post in enumerate(posts):
         for key in ("all", post.fields["form"], emotion_group(post.label)):
             slices[key].append(index)
+    result = {}
+    print(f"{'':14}{'exact':>20}{'group':>20}{'n-gram exact':>20}{'n-gram group':>20}")
     for key, indices in slices.items():
         chosen = [posts[i] for i in indices]
-        cells = [str(rate) for choices in (ours, ngram) for rate in rates([choices[i] for i in indices], chosen)]
-        print(f"{key:14}" + "".join(f"{cell:>20}" for cell in cells))
-    free = rate_of([p.reply == p.label for p in predictions])
-    print(f"free replies, exact: {free}")
+        cells = [rate for choices in (ours, ngram) for rate in rates([choices[i] for i in indices], chosen)]
+        names = ("exact", "group", "ngram", "ngram_group")
+        result[key] = {name: asdict(rate) for name, rate in zip(names, cells, strict=True)}
+        print(f"{key:14}" + "".join(f"{rate!s:>20}" for rate in cells))
+    write_json(output.evaluation / "posts.json", result)
+    print(f"free replies, exact: {rate_of([p.reply == p.label for p in predictions])}")
 
 
 if __name__ == "__main__":

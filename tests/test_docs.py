@@ -1,0 +1,66 @@
+"""What the documents show: commands that exist, links that lead somewhere, figures that were measured."""
+
+import importlib.util
+import json
+import re
+import shlex
+
+import pytest
+from conftest import ROOT, run_script
+
+READMES = ("README.md", "README.ja.md")
+PAGES = [*(ROOT / name for name in READMES), *sorted((ROOT / "docs").glob("*.md"))]
+
+
+def update_docs():
+    spec = importlib.util.spec_from_file_location("update_docs", ROOT / "benchmarks/update_docs.py")
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def commands(text):
+    """Every `uv run SCRIPT …` of a page, in code marks or blocks."""
+    for code in re.findall(r"```\n(.*?)```|`([^`]+)`", text, flags=re.DOTALL):
+        for line in "".join(code).replace("\n   ", " ").splitlines():
+            words = shlex.split(line, comments=True)
+            if words[:2] == ["uv", "run"] and any(word.endswith(".py") for word in words):
+                start = next(index for index, word in enumerate(words) if word.endswith(".py"))
+                yield words[start], words[start + 1 :]
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_command_shown_has_a_script_and_its_flags(page, capsys):
+    for script, words in commands(page.read_text(encoding="utf-8")):
+        assert (ROOT / script).is_file(), script
+        if "/" in script:
+            continue
+        capsys.readouterr()
+        assert run_script(script, "--help") == 0
+        said = capsys.readouterr().out
+        for flag in (word for word in words if word.startswith("--")):
+            assert re.search(rf"{flag}\b", said), f"{script} has no {flag}"
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_every_relative_link_leads_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        assert target.startswith("http") or (page.parent / target).exists(), target
+
+
+def test_the_tables_are_those_of_the_recorded_run():
+    docs = update_docs()
+    results = json.loads(docs.RESULTS.read_text(encoding="utf-8"))
+    for path, tables in docs.documents(results).items():
+        text = path.read_text(encoding="utf-8")
+        assert docs.filled(text, tables) == text, f"{path.name} has drifted: uv run benchmarks/update_docs.py"
+        assert tables in text
+
+
+def test_the_readmes_are_short_and_have_one_structure():
+    shapes = []
+    for name in READMES:
+        lines = (ROOT / name).read_text(encoding="utf-8").splitlines()
+        assert len(lines) <= 110
+        shapes.append([re.match(r"#+", line)[0] for line in lines if line.startswith("#")])
+    assert shapes[0] == shapes[1]
