@@ -95,7 +95,8 @@ def details(results: dict[str, Any]) -> str:
     lines = [
         f"{results['date']}, {results['machine']}, {versions}. Training took {results['training_minutes']} minutes "
         f"and {results['peak_memory_gb']} GB of memory at the peak. Log-loss {tuned['scores']['log_loss']:.3f}, "
-        f"expected calibration error {tuned['scores']['calibration_error']:.3f}, macro-F1 {tuned['scores']['macro_f1']:.3f}.",
+        f"expected calibration error {tuned['scores']['calibration_error']:.3f}, "
+        f"macro-F1 {tuned['scores']['macro_f1']:.3f}.",
         "",
         main_table(results, "en"),
         "",
