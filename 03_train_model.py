@@ -14,8 +14,6 @@ import time
 from collections.abc import Sequence
 from typing import TYPE_CHECKING
 
-from emojitune.reporting.model_card import write_model_card
-
 from emojitune.artifacts import (
     OutputDirectory,
     UserError,
@@ -28,6 +26,7 @@ from emojitune.artifacts import (
 )
 from emojitune.cli import add_device, add_output_dir, bounded, model_name, print0, run_main
 from emojitune.data.samples import Sample, load_samples
+from emojitune.reporting.model_card import write_model_card
 
 if TYPE_CHECKING:
     from emojitune.model.base_model import BaseModel
