@@ -23,7 +23,6 @@ from emojitune.artifacts import (
     read_json,
     read_jsonl,
     rerun_command,
-    sha256_of,
     write_json,
 )
 from emojitune.cli import add_output_dir, output_directory, run_main
@@ -141,7 +140,7 @@ def print_comparison(runs: Sequence[Run]) -> None:
         print(name.ljust(widths[0]), *map(str.rjust, cells, widths[1:]), sep="   ")
     points = 100 * ci_half_width(min(run.settings["validation samples"] for run in runs))
     print(f"\nWith so many validation samples an accuracy is known to about ±{points:.0f} points.")
-    if len({sha256_of(run.output.validation) for run in runs}) > 1:
+    if len({run.output.validation.read_bytes() for run in runs}) > 1:
         print("The runs have different validation samples, so their losses and accuracies do not compare.")
 
 
