@@ -88,7 +88,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         if not examples:
             raise UserError(f"{output.validation} has nothing to measure with; add samples to the dataset")
         if unknown:
-            print(f"Left out: {unknown} replies, whose labels no training sample has")
+            print(f"Left out: turns whose label no training sample has, {unknown} of {unknown + len(examples)}")
         system = run["system_prompt"] if run else Counter(sample.system for sample in train).most_common(1)[0][0]
         few = {sample.number for sample in subsample(validation, BASE_SAMPLES)}
         examples_of = {"base": [example for example in examples if example.sample in few], "finetuned": examples}

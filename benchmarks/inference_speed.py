@@ -90,8 +90,9 @@ def main(argv: list[str] | None = None) -> int:
         for way, rates in speeds.items():
             ratios = sorted(ours / other for ours, other in zip(speeds["ours"], rates, strict=True))
             print(
-                f"  {way:24} {statistics.median(rates):6.1f} replies per second; ours is {statistics.median(ratios):.2f} "
-                f"times as fast ({ratios[0]:.2f} to {ratios[-1]:.2f}); {same[way]} of {total} replies are the same"
+                f"  {way:24} {statistics.median(rates):6.1f} replies per second; ours is "
+                f"{statistics.median(ratios):.2f} times as fast ({ratios[0]:.2f} to {ratios[-1]:.2f}); "
+                f"{same[way]} of {total} replies are the same"
             )
         del model
     return 0

@@ -96,7 +96,7 @@ def test_the_base_model_answers_fewer_and_both_are_compared_on_those(evaluated, 
 def test_labels_that_training_never_had_are_counted(prepared, tiny_model, capsys):
     rewrite_split(prepared, lambda split, found: found + ([sample("吐きそう", "🤮")] if split == "validation" else []))
     assert run_script(SCRIPT, "--quick", "--model", tiny_model, "--output-dir", prepared) == 0
-    assert "Left out: 1 replies" in capsys.readouterr().out
+    assert "Left out: turns whose label no training sample has, 1 of " in capsys.readouterr().out
 
 
 def test_words_as_labels_and_slices_by_a_field(prepared, tiny_model, capsys):
@@ -115,8 +115,10 @@ def test_words_as_labels_and_slices_by_a_field(prepared, tiny_model, capsys):
     assert "group accuracy" not in said and "Exact accuracy by form: worst " in said
 
 
-def test_a_base_model_that_is_another_now_is_refused(evaluated, capsys):
+def test_no_base_model_but_the_one_that_was_trained_or_plainly_another(evaluated, capsys):
     path = evaluated / "03_training/run.json"
+    assert run_script(SCRIPT, "--model", evaluated / "03_model", "--output-dir", evaluated) == 2
+    assert "is the fine-tuned model itself" in capsys.readouterr().err
     run = json.loads(path.read_text(encoding="utf-8"))
     run["base_model"]["weights"] = {"model.safetensors": "0" * 64}
     path.write_text(json.dumps(run), encoding="utf-8")

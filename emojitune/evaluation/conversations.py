@@ -61,7 +61,7 @@ def run_conversations(model: ChatModel, conversations: Sequence[Conversation], p
     for rows in batches(conversations, lambda row: len(row.turns), lambda row: sum(len(text) for text, _ in row.turns)):
         histories = [build_messages(row.turns[0][0], row.system) for row in rows]
         prompts = [encode_prompt(model.tokenizer, history) for history in histories]
-        batch = model.start_batch(prompts).repeat(len(rows))
+        batch = model.start_batch(prompts).select([0] * len(rows))
         for turn in range(1, len(rows[0].turns) + 1):
             replies, _ = model.answer(batch, prompts, [], MAX_NEW_TOKENS)
             for row, history, reply in zip(rows, histories, replies, strict=True):

@@ -91,7 +91,7 @@ def predict(
     predictions: dict[int, Prediction] = {}
     start = model.start_batch(prompts)
     for rows in batches(_chains(prompts), len, lambda chain: len(prompts[chain[-1]])):
-        batch = start.repeat(len(rows))
+        batch = start.select([0] * len(rows))
         for indices in zip(*rows, strict=True):
             replies, scores = model.answer(batch, [prompts[index] for index in indices], labels, MAX_NEW_TOKENS)
             for index, reply, row in zip(indices, replies, scores.tolist(), strict=True):

@@ -50,12 +50,12 @@ class CachedBatch:
         self.rows = list(sequences)
         return output.logits[:, -1].float()
 
-    def repeat(self, rows: int) -> "CachedBatch":
-        """A batch of `rows` copies of this batch's only row."""
-        batch = CachedBatch(self.model, 0)
-        batch.rows, batch._positions = self.rows * rows, self._positions.repeat(rows, 1)
-        batch._cache = copy.deepcopy(self._cache)
-        batch._cache.batch_repeat_interleave(rows)
+    def select(self, rows: Sequence[int]) -> "CachedBatch":
+        """A batch of copies of these rows, of each as often as it is named."""
+        batch, indices = CachedBatch(self.model, 0), torch.tensor(rows, device=self.model.device)
+        batch.rows, batch._positions = [self.rows[row] for row in rows], self._positions[indices]
+        batch._cache.layers = [copy.copy(layer) for layer in self._cache.layers]  # its tensors are never changed
+        batch._cache.batch_select_indices(indices)
         return batch
 
     def _forget(self, kept: torch.Tensor) -> None:

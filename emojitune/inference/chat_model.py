@@ -41,7 +41,7 @@ class ChatModel:
         return sorted(zip(labels, probabilities[0].tolist(), strict=True), key=lambda pair: -pair[1])
 
     def start_batch(self, prompts: Sequence[Sequence[int]]) -> CachedBatch:
-        """One row that holds what all prompts begin with, such as the system prompt; `repeat` it for each batch."""
+        """A row with what all prompts begin with, such as the system prompt; `select` copies of it for each batch."""
         start = CachedBatch(self.model, 1)
         shared = common_prefix_length(min(prompts), max(prompts))  # what these two begin with, all between them do
         if shared:
@@ -58,10 +58,10 @@ class ChatModel:
 
 
 def load_base(name: str, device: str, run: dict[str, Any] | None = None) -> ChatModel:
-    """The base model of that name. `run` is the record of a run that fine-tuned it.
+    """The base model of that name; `run` is the record of the run that it is to be compared with.
 
     Raises:
-        UserError: if the model cannot be found, or has changed since that run.
+        UserError: if it cannot be found, has changed since it was fine-tuned in `run`, or is the result of `run`.
     """
     base = find_base_model(name)
     if run and run["base_model"]["name"] == name and run["base_model"]["weights"] != base.weights:
@@ -69,6 +69,8 @@ def load_base(name: str, device: str, run: dict[str, Any] | None = None) -> Chat
             f"the weights in {base.folder} have changed since the run that was trained on them: a comparison would not "
             "show what training did; put them back, or train again"
         )
+    if run and set(base.weights.values()) == set(_finetuned_weights(run).values()):
+        raise UserError(f"{base.folder} is the fine-tuned model itself; leave --model out to compare it with its base")
     return _load("base", base.folder, base.weights, device)
 
 
@@ -78,11 +80,15 @@ def load_finetuned(output: OutputDirectory, run: dict[str, Any], device: str) ->
     Raises:
         UserError: if its weights are the base model's: then a comparison would compare a model with itself.
     """
-    weights = {Path(name).name: sha256 for name, sha256 in run["outputs"].items() if name.endswith(".safetensors")}
+    weights = _finetuned_weights(run)
     if set(weights.values()) == set(run["base_model"]["weights"].values()):
         again = rerun_command("03_train_model.py", output)
         raise UserError(f"{output.model} holds the base model's own weights; train again: {again}")
     return _load("fine-tuned", output.model, weights, device)
+
+
+def _finetuned_weights(run: dict[str, Any]) -> dict[str, str]:
+    return {Path(name).name: sha256 for name, sha256 in run["outputs"].items() if name.endswith(".safetensors")}
 
 
 def _load(name: str, folder: Path, weights: dict[str, str], device: str) -> ChatModel:

@@ -100,11 +100,14 @@ def continue_greedily(
     """
     stops = set(stop_token_ids(tokenizer))
     replies: list[list[int]] = [[] for _ in prompts]
+    active = list(range(len(prompts)))
     for remaining in range(max_new_tokens, 0, -1):
-        for reply, token in zip(replies, logits.argmax(dim=-1).tolist(), strict=True):
-            if not reply or reply[-1] not in stops:
-                reply.append(token)
-        if remaining == 1 or all(reply[-1] in stops for reply in replies):
+        for index, token in zip(active, logits.argmax(dim=-1).tolist(), strict=True):
+            replies[index].append(token)
+        unfinished = [row for row, index in enumerate(active) if replies[index][-1] not in stops]
+        if remaining == 1 or not unfinished:
             break
-        logits = batch.extend_to([[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)])
+        if len(unfinished) < len(active):  # those that ended need not wait for those that ramble
+            batch, active = batch.select(unfinished), [active[row] for row in unfinished]
+        logits = batch.extend_to([[*prompts[index], *replies[index]] for index in active])
     return [text.strip() for text in tokenizer.batch_decode(replies, skip_special_tokens=True)]

@@ -3,11 +3,12 @@
 import pytest
 import torch
 from inference.tiny_models import FAMILIES, slow_logits, tiny
+from torch.nn.functional import one_hot
 
 from emojitune.data.emojis import LABELS
 from emojitune.inference.cached_batch import CachedBatch
 from emojitune.inference.chat_model import ChatModel
-from emojitune.inference.generation import GenerationSettings, build_messages, encode_prompt
+from emojitune.inference.generation import GenerationSettings, build_messages, continue_greedily, encode_prompt
 from emojitune.inference.label_scoring import branching_nodes, label_probabilities, label_token_ids
 
 WORDS = ["joy", "joyful", "anger", "annoyed", "sad", "☹️", "☹"]  # bytes: tries of many branches
@@ -44,11 +45,27 @@ def test_probabilities_are_those_of_a_slow_walk_down_the_trie(family, labels, ti
 def test_free_replies_of_that_pass_are_those_of_generate_one_by_one(family, tiny_tokenizer):
     model = ChatModel("base", tiny(family, len(tiny_tokenizer)), tiny_tokenizer, "")
     prompts = [encode_prompt(tiny_tokenizer, build_messages(text, "分類して")) for text in TEXTS]
-    batch = model.start_batch(prompts).repeat(len(prompts))
+    batch = model.start_batch(prompts).select([0] * len(prompts))
     replies, _ = model.answer(batch, prompts, WORDS, max_new_tokens=8)
     settings = GenerationSettings(max_new_tokens=8)
     assert replies == [model.reply(prompt, settings) for prompt in prompts]
     assert len(set(replies)) > 1
+
+
+def test_replies_that_have_ended_do_not_wait_for_those_that_ramble(tiny_tokenizer):
+    asked, [stop, word] = [], tiny_tokenizer.encode("<end_of_turn>a", add_special_tokens=False)
+
+    class Rambler:
+        def select(self, rows):
+            return self
+
+        def extend_to(self, sequences):
+            asked.append(sequences)
+            return one_hot(torch.tensor([word] * len(sequences)))
+
+    first = one_hot(torch.tensor([stop, word, stop]))
+    assert continue_greedily(tiny_tokenizer, Rambler(), [[5], [6], [7]], first, 3) == ["", "aaa", ""]
+    assert asked == [[[6, word]], [[6, word, word]]]
 
 
 def test_labels_that_differ_in_their_first_token_take_one_pass(tiny_tokenizer):
