@@ -62,24 +62,12 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     choice = parser.add_argument_group("which samples (default: all of them)")
     choice.add_argument("--max-samples", type=bounded(int, 1, 10**9), metavar="N", help="N, evenly over the labels")
     choice.add_argument(
-        "--turns", choices=("single", "multi", "all"), default="all", help="conversations of one turn, of several, all"
+        "--turns", choices=("single", "multi", "all"), default="all", help="per conversation: 1, more, all"
     )
-    choice.add_argument(
-        "--per-label",
-        type=bounded(int, 1, 10**9),
-        metavar="N",
-        help="N samples of each label; with 10, the small set of the shipped data",
-    )
-    choice.add_argument(
-        "--weights",
-        type=label_weights,
-        metavar="😀=3,😴=0.5",
-        help="shift the balance: so many times as many samples of a label; none is repeated",
-    )
+    choice.add_argument("--per-label", type=bounded(int, 1, 10**9), metavar="N", help="N of each; 10: the small set")
+    choice.add_argument("--weights", type=label_weights, metavar="😀=3,😴=0.5", help="so many times as many of a label")
     which = choice.add_mutually_exclusive_group()
-    which.add_argument(
-        "--labels", type=label_list, metavar="😀,😭", help="only these labels; fewer are easier to learn"
-    )
+    which.add_argument("--labels", type=label_list, metavar="😀,😭", help="only these; fewer are easier to learn")
     which.add_argument("--groups", action="store_true", help="one emoji for each emotion group, 9 instead of 25")
     return parser.parse_args(argv)
 
@@ -163,6 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "data": {"name": args.data, "sha256": sha256_of(source) if source.is_file() else None},
             "read": len(rows),
             "flags": {name: value for name, value in vars(args).items() if name != "output_dir"},
+            "read": len(rows),
             **asdict(report),
             "findings": dataset_findings(report),
             "near_duplicates": [

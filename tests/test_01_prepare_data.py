@@ -77,7 +77,8 @@ def test_of_many_problems_twenty_are_printed_and_all_are_written(stubs, write_da
     assert prepare(path, output, "--drop-invalid") == 0
     said = capsys.readouterr().out
     assert "Dropped 30 of 47 samples" in said and "… and 10 more" in said
-    assert report_of(output)["problems"] == problems and report_of(output)["samples"] == 17
+    report = report_of(output)
+    assert report["problems"] == problems and (report["read"], report["samples"]) == (47, 17)
     assert not (output / "01_data/problems.json").exists()
 
 

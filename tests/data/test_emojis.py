@@ -43,6 +43,7 @@ def test_not_one_emoji(text):
 )
 def test_an_emoji_has_one_form_however_it_was_written(written, form):
     assert fully_qualified(written) == form
+    assert is_single_emoji(written) == (not written.isascii() and written != "うれしい")
 
 
 def test_a_few_emojis_among_words_do_not_make_a_label_set_of_emojis():

@@ -80,19 +80,6 @@ def test_the_same_seed_gives_the_same_split_on_every_machine():
     assert numbers != [s.number for s in split(many(each=10), 0.2, 43)[1]]
 
 
-def test_texts_alike_after_normalisation_stay_on_one_side():
-    rows = []
-    for i in range(40):
-        text = digest(str(i))
-        rows += [sample(text, "😀"), sample("　".join(text), "😀")]
-    samples = load_samples(rows)
-    for seed in range(5):
-        train, validation = split(samples, 0.3, seed)
-        sides = {s.number: "train" for s in train} | {s.number: "validation" for s in validation}
-        assert all(sides[2 * i + 1] == sides[2 * i + 2] for i in range(40))
-        assert validation
-
-
 def test_near_duplicates_with_different_labels_are_not_measured_with():
     base = "電車が三十分も遅れて会議に間に合わなかった"
     others = [sample(digest(f"{label}{i}"), label) for label in ("😤", "😩") for i in range(10)]
