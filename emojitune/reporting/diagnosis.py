@@ -27,8 +27,8 @@ UNDERFIT_SHARE = 0.6  # of the loss of guessing, ln(labels): a training loss abo
 
 # What it means that validation is so far above training: half as probable is ln(2).
 GAPS = (
-    (0.1, "what it learns holds for new samples too"),
-    (math.log(2), "some of what it learns holds for the training samples only"),
+    (0.1, "nothing points to learning by heart"),
+    (math.log(2), "some of what it learnt holds for the training samples only"),
     (math.inf, "it knows much of the training data by heart"),
 )
 

@@ -36,21 +36,22 @@ def write_model_card(output: OutputDirectory, run: Mapping[str, Any], evaluation
     """Write `03_model/README.md` from what run.json holds; with metrics once step 5 has measured them."""
     from huggingface_hub import ModelCard, ModelCardData
 
-    embedded = run["base_model"]["name"] == "embedded"
-    base = EMBEDDED_HUB_ID if embedded else run["base_model"]["name"]
+    name = run["base_model"]["name"]
+    embedded, local = name == "embedded", Path(name).is_dir()
+    base = EMBEDDED_HUB_ID if embedded else Path(name).name if local else name  # a path means nothing elsewhere
     data = ModelCardData(
         language="ja",
         license="gemma" if embedded else None,
-        base_model=None if Path(base).is_dir() else base,
+        base_model=None if local else base,
         pipeline_tag="text-generation",
         library_name="transformers",
         tags=["emotion", "trl", "sft"],
     )
-    settings = [f"- {name}: {value}" for name, value in run["settings"].items() if value is not None]
+    settings = [f"- {key}: {value}" for key, value in run["settings"].items() if value is not None and key != "model"]
     sections = [
         f"# {Path(base).name}, fine-tuned to label Japanese texts",
-        f"The weights are those of epoch {run['best_epoch']} of {len(run['epochs'])}, which had the lowest validation "
-        "loss. The model replies to each text by itself; it was not trained for conversations.",
+        f"Fine-tuned from {base}; the weights of epoch {run['best_epoch']} of {len(run['epochs'])}, with the lowest "
+        "validation loss. The model replies to each text by itself; it was not trained for conversations.",
         "## How to use it",
         f"```python\n{USAGE.format(messages=_messages(run['system_prompt']))}\n```",
         "## Data",

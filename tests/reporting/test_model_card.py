@@ -40,6 +40,8 @@ def test_metrics_come_with_intervals_and_another_base_model_with_its_own_licence
     card = ModelCard.load(output.model / "README.md")
     assert "| exact accuracy | 72.0% (66–77) |" in card.text and '"role": "system"' not in card.text
     assert card.data.base_model == "someone/model" and card.data.license is None and "Gemma" not in card.text
+    write_model_card(output, run | {"base_model": {"name": str(output.model)}})
+    assert str(output.root) not in (output.model / "README.md").read_text(encoding="utf-8")
 
 
 def test_the_code_of_the_card_runs_in_the_folder_of_the_model(output, monkeypatch, capsys):
