@@ -73,7 +73,9 @@ def main() -> None:
         items, _ = build_examples(load_samples(read_jsonl(target.validation, "", target)), run["labels"])
         best = next(epoch for epoch in run["epochs"] if epoch["epoch"] == run["best_epoch"])
         right = round(best["exact_accuracy"] * len(items))
-        ngram = [guess == item.label for guess, item in zip(ngram_choices(train, items), items, strict=True)]
+        trained, _ = build_examples(train, run["labels"])
+        choices = ngram_choices([e.text for e in trained], [e.label for e in trained], [item.text for item in items])
+        ngram = [choice == item.label for choice, item in zip(choices, items, strict=True)]
         points.append(
             {
                 "samples_per_label": per_label,

@@ -61,7 +61,9 @@ def main() -> None:
     model = load_finetuned(output, run, "auto")
     with tqdm(total=len(posts), desc="posts", unit="reply") as bar:
         predictions = predict(model, posts, run["labels"], bar.update)
-    ours, ngram = [p.choice for p in predictions], ngram_choices(train, posts)
+    ours = [prediction.choice for prediction in predictions]
+    trained, _ = build_examples(train, run["labels"])
+    ngram = ngram_choices([e.text for e in trained], [e.label for e in trained], [post.text for post in posts])
     slices: dict[str, list[int]] = defaultdict(list)
     for index, post in enumerate(posts):
         for key in ("all", post.fields["form"], emotion_group(post.label)):

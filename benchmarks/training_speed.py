@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 from accelerate.data_loader import SeedableRandomSampler
+from later_turns import later_turns_as_single_turns
 from tqdm import tqdm
 
 from emojitune.artifacts import OutputDirectory, read_jsonl
@@ -28,7 +29,7 @@ from emojitune.data.samples import load_samples
 from emojitune.model.base_model import EMBEDDED, find_base_model
 from emojitune.model.loading import load_model, load_tokenizer
 from emojitune.model.prefix_tree import prefix_tree
-from emojitune.training.tokenization import IGNORE_INDEX, later_turns_as_single_turns, tokenize
+from emojitune.training.tokenization import IGNORE_INDEX, tokenize
 
 BATCH = 8
 MATMUL = (352, 640, 2048)  # a batch's tokens, and the two sides of Gemma 3 270M's widest layers

@@ -18,6 +18,7 @@ from pathlib import Path
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
+from later_turns import later_turns_as_single_turns
 from peft import LoraConfig
 from transformers import PrinterCallback
 from trl import SFTConfig
@@ -33,7 +34,7 @@ from emojitune.model.base_model import EMBEDDED, find_base_model
 from emojitune.model.loading import load_tokenizer, load_trainable, quiet_transformers, stop_token_ids
 from emojitune.training.callbacks import ProgressBar
 from emojitune.training.run_record import best_epoch, finished_epochs
-from emojitune.training.tokenization import later_turns_as_single_turns, tokenize
+from emojitune.training.tokenization import tokenize
 from emojitune.training.trainer import SharedPrefixSFTTrainer
 
 DEFAULTS = {
