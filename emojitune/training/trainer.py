@@ -39,18 +39,14 @@ def to_supervised_batch(model: torch.nn.Module, batch: dict[str, torch.Tensor]) 
         [(position, label) for position, label in enumerate(labels) if position and label != IGNORE_INDEX]
         for labels in batch["labels"].tolist()
     ]
-    sequences = [
-        ids[: supervised[-1][0] if supervised else 0]
-        for ids, supervised in zip(batch["input_ids"].tolist(), targets, strict=True)
-    ]
+    sequences = [ids[: pairs[-1][0]] for ids, pairs in zip(batch["input_ids"].tolist(), targets, strict=True)]
     tree = prefix_tree(sequences, merge=supports_prefix_tree(model))
     supervised = [
         (path[position - 1], label, index)
         for index, (path, pairs) in enumerate(zip(tree.paths, targets, strict=True))
         for position, label in pairs
     ]
-    columns = torch.tensor(supervised, device=model.device).reshape(-1, 3).unbind(1)
-    return SupervisedBatch(model_inputs(model, tree), *columns)
+    return SupervisedBatch(model_inputs(model, tree), *torch.tensor(supervised, device=model.device).unbind(1))
 
 
 class SharedPrefixSFTTrainer(SFTTrainer):
@@ -64,8 +60,9 @@ class SharedPrefixSFTTrainer(SFTTrainer):
 
     def __init__(self, *args: Any, stop_token_ids: Sequence[int], **kwargs: Any) -> None:
         super().__init__(*args, compute_metrics=_metrics_from_sums, **kwargs)
-        self._stop_tokens = torch.tensor(list(stop_token_ids))
-        self._answer_loss = _RunningMean()
+        self.tokens_trained = 0  # on all ranks
+        self._stop_tokens = torch.tensor(stop_token_ids, device=self.args.device)
+        self._answer_sums = torch.zeros(2, device=self.args.device)  # loss and tokens since the last log
         # The samples are tokenized already; Gemma's tokenizer holds 0.5 GB, and each checkpoint would copy it.
         self.processing_class = self._tokenizer = self.callback_handler.processing_class = None
 
@@ -79,38 +76,19 @@ class SharedPrefixSFTTrainer(SFTTrainer):
         losses = functional.cross_entropy(logits, batch.target, reduction="none")
         return batch, losses, logits.detach().argmax(-1) == batch.target
 
-    def compute_loss(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, torch.Tensor],
-        return_outputs: bool = False,
-        num_items_in_batch: torch.Tensor | int | None = None,
-    ) -> torch.Tensor:
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> torch.Tensor:
         """The mean loss of supervised tokens; `num_items_in_batch` counts them over accumulated batches and ranks."""
         batch, losses, _ = self._token_losses(model, inputs)
-        count = len(losses) if num_items_in_batch is None else num_items_in_batch
-        loss = losses.sum() / torch.as_tensor(count, device=losses.device).clamp(min=1)
+        loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
         if num_items_in_batch is not None and self.args.average_tokens_across_devices:
             loss = loss * self.accelerator.num_processes  # DDP averages over ranks what was divided by all tokens
-        self._answer_loss.add(losses.detach()[self._is_answer(batch.target)])
-        self._total_train_tokens += int(inputs["attention_mask"].sum()) * self.accelerator.num_processes
+        answer = ~torch.isin(batch.target, self._stop_tokens)
+        self._answer_sums += torch.stack([losses.detach()[answer].sum(), answer.sum()])
+        self.tokens_trained += int(inputs["attention_mask"].sum()) * self.accelerator.num_processes
         return loss
 
-    @property
-    def tokens_trained(self) -> int:
-        return int(self._total_train_tokens)
-
-    def _is_answer(self, targets: torch.Tensor) -> torch.Tensor:
-        return ~torch.isin(targets, self._stop_tokens.to(targets.device))
-
     @torch.no_grad()
-    def prediction_step(
-        self,
-        model: torch.nn.Module,
-        inputs: dict[str, torch.Tensor],
-        prediction_loss_only: bool,
-        ignore_keys: list[str] | None = None,
-    ) -> tuple[None, torch.Tensor, torch.Tensor]:
+    def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None) -> tuple[None, torch.Tensor, Any]:
         """Sums per sample, (batch, 6): loss, tokens, answer loss, answer tokens, right turns, turns.
 
         A turn is right when each of its tokens is the likeliest given those before: what greedy decoding would give.
@@ -118,14 +96,14 @@ class SharedPrefixSFTTrainer(SFTTrainer):
         inputs = self._prepare_inputs(inputs)
         with self.compute_loss_context_manager():
             batch, losses, right = self._token_losses(model, inputs)
-        answer = self._is_answer(batch.target)
-        ends = ~answer
+        ends = torch.isin(batch.target, self._stop_tokens)
+        answer = ~ends
         turn = ends.cumsum(0) - ends.int()  # of each supervised token: how many turns ended before it
-        wrong = torch.zeros(int(ends.sum()) + 1, device=answer.device).index_add_(0, turn, (~right).float())
+        wrong = torch.zeros(int(ends.sum()) + 1, device=ends.device).index_add_(0, turn, (~right).float())
         right_end = ends & (wrong[turn] == 0)
         columns = [losses, torch.ones_like(losses), losses * answer, answer, right_end, ends]
         rows = torch.stack([column.float() for column in columns], dim=1)
-        sums = torch.zeros(len(inputs["input_ids"]), 6, device=answer.device).index_add_(0, batch.example_index, rows)
+        sums = torch.zeros(len(inputs["input_ids"]), 6, device=ends.device).index_add_(0, batch.example_index, rows)
         return None, sums, torch.zeros(len(sums), device=sums.device)
 
     def evaluate(self, eval_dataset: Any = None, **kwargs: Any) -> dict[str, float]:
@@ -140,30 +118,12 @@ class SharedPrefixSFTTrainer(SFTTrainer):
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         if "loss" in logs:
-            logs["answer_loss"] = self._answer_loss.take(self.accelerator)
+            loss, tokens = self.accelerator.reduce(self._answer_sums, reduction="sum").tolist()
+            logs["answer_loss"] = loss / tokens
+            self._answer_sums.zero_()
         super().log(logs, start_time)
-
-
-class _RunningMean:
-    """The mean over all ranks of what was added since it was last taken."""
-
-    def __init__(self) -> None:
-        self.total = self.count = 0.0
-
-    def add(self, values: torch.Tensor) -> None:
-        self.total += values.sum().item()
-        self.count += len(values)
-
-    def take(self, accelerator: Any) -> float:
-        sums = accelerator.reduce(torch.tensor([self.total, self.count], device=accelerator.device), reduction="sum")
-        self.total = self.count = 0.0
-        return (sums[0] / sums[1].clamp(min=1)).item()
 
 
 def _metrics_from_sums(prediction: EvalPrediction) -> dict[str, float]:
     loss, tokens, answer, answer_tokens, right, turns = np.asarray(prediction.predictions, dtype=np.float64).sum(0)
-    return {
-        "loss": float(loss / max(1, tokens)),
-        "answer_loss": float(answer / max(1, answer_tokens)),
-        "exact_accuracy": float(right / max(1, turns)),
-    }
+    return {"loss": loss / tokens, "answer_loss": answer / answer_tokens, "exact_accuracy": right / turns}

@@ -3,14 +3,10 @@
 import pytest
 from conftest import SMALL_DATA, SYSTEM, conversation, sample
 
+from benchmarks.later_turns import later_turns_as_single_turns
 from emojitune.artifacts import UserError
 from emojitune.data.samples import load_samples
-from emojitune.training.tokenization import (
-    IGNORE_INDEX,
-    highlight_labels,
-    later_turns_as_single_turns,
-    tokenize,
-)
+from emojitune.training.tokenization import IGNORE_INDEX, highlight_labels, tokenize
 
 
 def supervised(row, tokenizer):
