@@ -154,9 +154,8 @@ def documents(results: dict[str, Any]) -> dict[Path, str]:
 
 def filled(text: str, tables: str) -> str:
     """`text` with `tables` between its marks."""
-    return re.sub(
-        r"(<!-- results -->\n).*?(\n<!-- /results -->)", lambda m: m[1] + tables + m[2], text, flags=re.DOTALL
-    )
+    pattern = r"(<!-- results -->\n).*?(<!-- /results -->)"
+    return re.sub(pattern, lambda match: f"{match[1]}{tables}\n{match[2]}", text, flags=re.DOTALL)
 
 
 def main() -> None:
