@@ -149,7 +149,6 @@ def main(argv: Sequence[str] | None = None) -> int:
             "inputs": {},
             "outputs": hash_files(output, [output.dataset]),
             "data": {"name": args.data, "sha256": sha256_of(source) if source.is_file() else None},
-            "read": len(rows),
             "flags": {name: value for name, value in vars(args).items() if name != "output_dir"},
             "read": len(rows),
             **asdict(report),
