@@ -1,8 +1,6 @@
 """What hundreds of forked runs inherit from their server: imports, fonts, emoji pictures, Gemma's tokenizer."""
 
 import datasets  # noqa: F401
-import emojitune.evaluation.conversations
-import emojitune.reporting.text
 import matplotlib.pyplot as plt
 import peft  # noqa: F401
 import sklearn.linear_model  # noqa: F401
@@ -10,8 +8,10 @@ import torch
 import trl  # noqa: F401
 from conftest import SMALL_DATA
 
+import emojitune.evaluation.conversations
 import emojitune.evaluation.predictions
 import emojitune.reporting.html
+import emojitune.reporting.text
 import emojitune.training.run_record  # noqa: F401
 from emojitune.data.emojis import LABELS
 from emojitune.model.loading import token_lengths
