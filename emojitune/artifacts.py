@@ -107,21 +107,24 @@ def remove_stale_temp_files(folder: Path) -> None:
 
     A folder that was retired before its successor took its name comes back: it is the last complete one.
     """
-    for retired in folder.glob(".old-*") if folder.is_dir() else ():
+    for retired in folder.glob(".old-*"):
         current = retired.with_name(retired.name.removeprefix(".old-"))
         if current.exists():
             shutil.rmtree(retired)
         else:
             retired.replace(current)
-    for stale in folder.glob(".tmp-*") if folder.is_dir() else ():
+    for stale in folder.glob(".tmp-*"):
         shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
 
 
 # ---- reading -------------------------------------------------------------------------------------------------------
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not JSON")
+def _read(path: Path, script: str, output: OutputDirectory) -> bytes:
+    try:
+        return path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path} is missing; write it with: {rerun_command(script, output)}") from None
 
 
 def read_json(path: Path, script: str, output: OutputDirectory) -> Any:
@@ -131,23 +134,14 @@ def read_json(path: Path, script: str, output: OutputDirectory) -> Any:
         UserError: if it is missing or broken; the sentence names the command that writes it.
     """
     try:
-        return json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} is missing; write it with: {rerun_command(script, output)}") from None
+        return json.loads(_read(path, script, output))
     except (ValueError, RecursionError):
         raise UserError(f"{path} is not complete JSON; write it again with: {rerun_command(script, output)}") from None
 
 
 def read_jsonl(path: Path, script: str, output: OutputDirectory, allow_truncated_last_line: bool = False) -> list[Any]:
-    """Read an artifact of one JSON value per line.
-
-    Raises:
-        UserError: if it is missing or broken; the sentence names the command that writes it.
-    """
-    try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} is missing; write it with: {rerun_command(script, output)}") from None
+    """Read an artifact of one JSON value per line; raises as `read_json` does."""
+    lines = _read(path, script, output).split(b"\n")
     truncated = lines.pop()  # what follows the last newline: nothing, in a complete file
     if truncated and not allow_truncated_last_line:
         lines.append(truncated)
@@ -182,23 +176,20 @@ def load_verified_manifest(script: str, output: OutputDirectory, inputs: bool = 
     path = output.root / MANIFESTS[script]
     manifest = read_json(path, script, output)
     again = f"run again: {rerun_command(script, output)}"
+    complaints = {"outputs": f"is not the file that {script} wrote"}
+    if inputs:
+        complaints["inputs"] = f"has changed since {script} read it"
     try:
-        for name, sha256 in dict(manifest["outputs"]).items():
-            if not _is_unchanged(output, name, sha256, path, again):
-                raise UserError(f"{output.root / name} is not the file that {script} wrote; {again}")
-        for name, sha256 in dict(manifest["inputs"]).items() if inputs else ():
-            if not _is_unchanged(output, name, sha256, path, again):
-                raise UserError(f"{output.root / name} has changed since {script} read it; {again}")
+        for kind, complaint in complaints.items():
+            for name, sha256 in manifest[kind].items():
+                file = output.root / name
+                if not file.resolve().is_relative_to(output.root.resolve()):
+                    raise UserError(f"{path} names a file outside of {output.root}; {again}")
+                if not file.is_file() or sha256_of(file) != sha256:
+                    raise UserError(f"{file} {complaint}; {again}")
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{path} was not written by this version of {script}; {again}") from None
     return manifest
-
-
-def _is_unchanged(output: OutputDirectory, name: str, sha256: str, manifest: Path, again: str) -> bool:
-    path = output.root / name
-    if not path.resolve().is_relative_to(output.root.resolve()):
-        raise UserError(f"{manifest} names a file outside of {output.root}; {again}")
-    return path.is_file() and sha256_of(path) == sha256
 
 
 # ---- one run at a time ---------------------------------------------------------------------------------------------

@@ -52,7 +52,7 @@ def tiny_tokenizer():
     from transformers import PreTrainedTokenizerFast
 
     from emojitune.data.emojis import LABELS
-    from emojitune.model.loading import END_OF_TURN, training_template
+    from emojitune.model.loading import END_OF_TURN, TRAINING_TEMPLATE
 
     special = ["<pad>", "<eos>", "<bos>", "<start_of_turn>", END_OF_TURN]
     names = [*special, *sorted(pre_tokenizers.ByteLevel.alphabet())]
@@ -66,31 +66,25 @@ def tiny_tokenizer():
     wrapped = PreTrainedTokenizerFast(
         tokenizer_object=tokenizer, bos_token="<bos>", eos_token="<eos>", pad_token="<pad>"
     )
-    wrapped.chat_template = training_template()
+    wrapped.chat_template = TRAINING_TEMPLATE
     return wrapped
 
 
-def save_tiny_gemma(folder: Path, tokenizer) -> Path:
-    """A random Gemma of two layers with that tokenizer; it trains in a second."""
+def save_tiny_model(family: str, folder: Path, tokenizer) -> Path:
+    """A random model of two layers with that tokenizer; it trains in a second."""
     import torch
-    from transformers import Gemma3ForCausalLM, Gemma3TextConfig
+    from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig
 
     torch.manual_seed(0)
-    config = Gemma3TextConfig(
-        vocab_size=len(tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=8,
-        sliding_window=512,
-        layer_types=["sliding_attention", "full_attention"],
-        bos_token_id=2,
-        eos_token_id=1,
-        pad_token_id=0,
-    )
-    Gemma3ForCausalLM(config).save_pretrained(folder)
+    sizes = {"vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+    tokens = {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
+    if family == "gemma":
+        layers = {"sliding_window": 512, "layer_types": ["sliding_attention", "full_attention"]}
+        config = Gemma3TextConfig(**sizes, **heads, **tokens, **layers)
+    else:
+        config = LlamaConfig(**sizes, **heads, **tokens)
+    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -117,7 +111,7 @@ def build_once(folder: Path, build: Callable[[Path], None]) -> Path:
 
 @pytest.fixture(scope="session")
 def tiny_model(shared, tiny_tokenizer) -> Path:
-    return build_once(shared / "tiny-gemma", lambda folder: save_tiny_gemma(folder, tiny_tokenizer))
+    return build_once(shared / "tiny-gemma", lambda folder: save_tiny_model("gemma", folder, tiny_tokenizer))
 
 
 def sample(text: str, label: str, system: str | None = SYSTEM) -> dict:
@@ -184,10 +178,8 @@ def copy_of(stage: tuple[Path, list[str]], tmp_path: Path) -> Path:
 
 
 @pytest.fixture
-def small_data(tmp_path) -> Path:
-    path = tmp_path / "data.json"
-    path.write_text(json.dumps(SMALL_DATA, ensure_ascii=False), encoding="utf-8")
-    return path
+def small_data(write_data) -> Path:
+    return write_data(SMALL_DATA, "data.json")
 
 
 @pytest.fixture
@@ -212,11 +204,8 @@ def evaluated(stages, tmp_path) -> Path:
 def write_data(tmp_path) -> Callable[[object], Path]:
     def write(value: object, name: str = "bad.json") -> Path:
         path = tmp_path / name
-        if isinstance(value, bytes):
-            path.write_bytes(value)
-        else:
-            text = value if isinstance(value, str) else json.dumps(value, ensure_ascii=False)
-            path.write_text(text, encoding="utf-8")
+        text = value if isinstance(value, str | bytes) else json.dumps(value, ensure_ascii=False)
+        path.write_bytes(text if isinstance(text, bytes) else text.encode())
         return path
 
     return write

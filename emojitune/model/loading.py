@@ -10,7 +10,6 @@ import re
 import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
-from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -22,18 +21,11 @@ if TYPE_CHECKING:
 
 END_OF_TURN = "<end_of_turn>"
 
+# Gemma's chat template with the generation marks that the loss mask is read from.
+TRAINING_TEMPLATE = Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8")
+
 
 # ---- tokenizer -----------------------------------------------------------------------------------------------------
-
-
-def training_template() -> str:
-    """Gemma's chat template with the generation marks that the loss mask is read from."""
-    return files("emojitune.model").joinpath("chat_template.jinja").read_text(encoding="utf-8")
-
-
-def without_generation_marks(template: str) -> str:
-    """The same template for everybody else: other engines refuse `{% generation %}`."""
-    return re.sub(r"{%-? *(end)?generation *-?%}", "", re.sub(r"{#-.*?-#}\n?", "", template, flags=re.DOTALL))
 
 
 def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
@@ -52,9 +44,9 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
         else:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
-        raise UserError(f"{folder} has no tokenizer that transformers can read ({_first_line(error)})") from None
+        raise UserError(f"{folder} has no tokenizer that transformers can read ({first_line(error)})") from None
     if end_of_turn_id(tokenizer) is not None:
-        tokenizer.chat_template = training_template()
+        tokenizer.chat_template = TRAINING_TEMPLATE
     elif not tokenizer.chat_template:
         raise UserError(f"the tokenizer in {folder} has no chat template; choose an instruction-tuned model")
     return tokenizer
@@ -62,16 +54,16 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
 def save_tokenizer(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
     """Save a tokenizer so that transformers 4 and 5, and other engines, load it."""
-    marked = tokenizer.chat_template
-    tokenizer.chat_template = without_generation_marks(marked)
-    try:
-        tokenizer.save_pretrained(folder)
-    finally:
-        tokenizer.chat_template = marked
+    tokenizer.save_pretrained(folder)
+    template = re.sub(r"{#-.*?-#}\n?", "", tokenizer.chat_template, flags=re.DOTALL)
+    template = re.sub(r"{%-? *(end)?generation *-?%}", "", template)  # other engines refuse these marks
+    (folder / "chat_template.jinja").write_text(template, encoding="utf-8", newline="\n")
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["tokenizer_class"] = "PreTrainedTokenizerFast"  # transformers 5 names a class that 4 does not have
     config.pop("backend", None)
+    if isinstance(config.get("extra_special_tokens"), list):  # 4 knows such a list by its older name only
+        config["additional_special_tokens"] = config.pop("extra_special_tokens")
     path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
@@ -87,7 +79,7 @@ def token_lengths(conversations: Sequence[Sequence[dict[str, str]]]) -> list[int
     if not conversations:
         return []
     rows = embedded_tokenizer().apply_chat_template(list(map(list, conversations)), return_dict=True)["input_ids"]
-    return list(map(len, rows))
+    return [len(row) for row in rows]
 
 
 def end_of_turn_id(tokenizer: "PreTrainedTokenizerBase") -> int | None:
@@ -118,7 +110,7 @@ def load_model(folder: Path, device: "torch.device", dtype: "torch.dtype") -> "P
                 folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
             )
     except (OSError, ValueError, KeyError) as error:
-        raise UserError(f"{folder} holds no model that transformers can read ({_first_line(error)})") from None
+        raise UserError(f"{folder} holds no model that transformers can read ({first_line(error)})") from None
     return model.to(device).eval()
 
 
@@ -168,7 +160,7 @@ def select_dtype(device: "torch.device") -> "torch.dtype":
     return torch.float32
 
 
-def _first_line(error: Exception) -> str:
+def first_line(error: Exception) -> str:
     return (str(error).strip() or type(error).__name__).splitlines()[0][:200]
 
 

@@ -36,9 +36,9 @@ class LossHistory(TrainerCallback):
         self.path = path
 
     def on_log(self, args, state, control, logs=None, **_):
-        values = {ours: float(logs[theirs]) for theirs, ours in _HISTORY_NAMES.items() if theirs in (logs or {})}
-        if not state.is_world_process_zero or not values.keys() & {"training_loss", "validation_loss"}:
-            return
+        if not logs.keys() & {"loss", "eval_loss"}:
+            return  # the trainer's summary at the end
+        values = {ours: logs[theirs] for theirs, ours in _HISTORY_NAMES.items() if theirs in logs}
         # JSON has no NaN; null marks a loss that is not finite.
         values = {name: value if math.isfinite(value) else None for name, value in values.items()}
         row = {"step": state.global_step, "epoch": round(state.epoch or 0.0, 4), **values}
@@ -52,11 +52,11 @@ class ProgressBar(ProgressCallback):
     def on_train_begin(self, args, state, control, **_):
         # The training bar starts with the first step: an evaluation before it would spoil its estimate.
         self.current_step = self.first_step = state.global_step
-        self.evaluation_seconds = self.evaluation_start = None
-        self.shown: dict[str, str] = {}
+        self.evaluation_seconds = 0.0
+        self.shown = {}
 
     def on_step_begin(self, args, state, control, **_):
-        if state.is_world_process_zero and self.training_bar is None:
+        if self.training_bar is None:
             self.training_bar = tqdm(
                 total=state.max_steps, initial=state.global_step, desc="training", unit="step", dynamic_ncols=True
             )
@@ -64,40 +64,33 @@ class ProgressBar(ProgressCallback):
 
     def on_step_end(self, args, state, control, **_):
         super().on_step_end(args, state, control)
-        if state.is_world_process_zero and state.global_step - self.first_step == TIMED_STEPS:
+        if state.global_step - self.first_step == TIMED_STEPS:
             step = (time.perf_counter() - self.training_start) / TIMED_STEPS
             evaluations = math.ceil(args.num_train_epochs - (state.epoch or 0))
-            total = step * (state.max_steps - self.first_step) + evaluations * (self.evaluation_seconds or 0)
+            total = step * (state.max_steps - self.first_step) + evaluations * self.evaluation_seconds
             self.training_bar.write(f"About {total / 60:.0f} minutes on this machine, at {step:.1f} s per step")
 
     def on_prediction_step(self, args, state, control, eval_dataloader=None, **_):
-        if not state.is_world_process_zero:
-            return
         if self.prediction_bar is None:
             self.prediction_bar = tqdm(
                 total=len(eval_dataloader), desc="evaluating", unit="batch", leave=False, dynamic_ncols=True
             )
-            self.evaluation_start = time.perf_counter()
         self.prediction_bar.update(1)
 
     def on_evaluate(self, args, state, control, **_):
-        if self.evaluation_start:
-            self.evaluation_seconds = time.perf_counter() - self.evaluation_start
         super().on_evaluate(args, state, control)
         if self.training_bar is not None:
             self.training_bar.last_print_t = time.time()  # the pause is not part of a step's time
 
     def on_log(self, args, state, control, logs=None, **_):
-        if not state.is_world_process_zero or not logs:
-            return
         if "loss" in logs:
-            self.shown["loss"] = f"{float(logs['loss']):.3f}"
+            self.shown["loss"] = f"{logs['loss']:.3f}"
         if "eval_answer_loss" in logs:
-            self.shown["validation"] = f"{float(logs['eval_answer_loss']):.3f}"
+            self.evaluation_seconds = logs["eval_runtime"]
+            self.shown["validation"] = f"{logs['eval_answer_loss']:.3f}"
             tqdm.write(
-                f"epoch {state.epoch or 0:.0f}: validation loss {float(logs['eval_loss']):.3f}, "
-                f"answer loss {float(logs['eval_answer_loss']):.3f}, "
-                f"exact accuracy {float(logs['eval_exact_accuracy']):.1%}"
+                f"epoch {state.epoch or 0:.0f}: validation loss {logs['eval_loss']:.3f}, answer loss "
+                f"{logs['eval_answer_loss']:.3f}, exact accuracy {logs['eval_exact_accuracy']:.1%}"
             )
         if self.training_bar is not None:
             self.training_bar.set_postfix(self.shown)
@@ -116,7 +109,7 @@ class StopOnDivergence(TrainerCallback):
         self.diverged = False
 
     def on_log(self, args, state, control, logs=None, **_):
-        losses = [float(logs[name]) for name in ("loss", "eval_loss") if name in (logs or {})]
+        losses = [logs[name] for name in ("loss", "eval_loss") if name in logs]
         if any(not math.isfinite(loss) or loss > DIVERGED_LOSS for loss in losses):
             self.diverged = True
             control.should_training_stop = True
@@ -164,8 +157,11 @@ def add_callbacks(trainer: Trainer, loss_history: Path, patience: int | None) ->
     """Give the trainer our callbacks; the two that it returns tell why a run ended."""
     stop, divergence = StopOnSignal(), StopOnDivergence()
     trainer.remove_callback(PrinterCallback)
-    for callback in (ProgressBar(), LossHistory(loss_history), divergence, stop):
-        trainer.add_callback(callback)
+    callbacks = [divergence, stop]
+    if trainer.is_world_process_zero():
+        callbacks += [ProgressBar(), LossHistory(loss_history)]
     if patience:
-        trainer.add_callback(EarlyStoppingCallback(patience))
+        callbacks.append(EarlyStoppingCallback(patience))
+    for callback in callbacks:
+        trainer.add_callback(callback)
     return stop, divergence

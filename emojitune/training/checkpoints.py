@@ -6,6 +6,10 @@ from pathlib import Path
 from pickle import UnpicklingError
 from typing import Any
 
+import torch
+from safetensors import SafetensorError, safe_open
+from transformers.trainer_pt_utils import safe_globals
+
 from emojitune.artifacts import (
     OutputDirectory,
     UserError,
@@ -32,7 +36,7 @@ def prepare_run_folder(
         shutil.rmtree(output.adapter, ignore_errors=True)
         write_json(output.training / "settings.json", {"settings": settings, "inputs": inputs})
         return
-    step = int(checkpoint.name.removeprefix("checkpoint-"))
+    step = _step_of(checkpoint)
     rows = read_jsonl(output.loss_history, SCRIPT, output, allow_truncated_last_line=True)
     write_jsonl(output.loss_history, [row for row in rows if row["step"] <= step])
 
@@ -43,13 +47,12 @@ def last_complete_checkpoint(output: OutputDirectory) -> Path:
     Raises:
         UserError: if there is none.
     """
-    complete = [
-        folder
-        for folder in output.checkpoints.glob("checkpoint-*")
-        if folder.name.removeprefix("checkpoint-").isdecimal() and _is_complete(folder)
+    folders = [
+        path for path in output.checkpoints.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()
     ]
-    if complete:
-        return max(complete, key=lambda folder: int(folder.name.removeprefix("checkpoint-")))
+    for folder in sorted(folders, key=_step_of, reverse=True):
+        if _is_complete(folder):
+            return folder
     if output.run.exists():
         raise UserError(
             f"the run in {output.training} is finished; for more epochs train anew with a larger --epochs, or start a "
@@ -61,12 +64,12 @@ def last_complete_checkpoint(output: OutputDirectory) -> Path:
     )
 
 
+def _step_of(checkpoint: Path) -> int:
+    return int(checkpoint.name.removeprefix("checkpoint-"))
+
+
 def _is_complete(folder: Path) -> bool:
     """Whether all of a checkpoint can be read. `weights_only` runs no code, whatever the files hold."""
-    import torch
-    from safetensors import SafetensorError, safe_open
-    from transformers.trainer_pt_utils import safe_globals
-
     try:
         json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
         for path in folder.glob("*.safetensors"):

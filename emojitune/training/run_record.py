@@ -1,11 +1,17 @@
 """What a run leaves behind: the merged model, the adapter, and run.json."""
 
+import contextlib
+import json
 import math
 import shutil
+import time
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
+from itertools import islice
+from pathlib import Path
+from statistics import median
 from typing import Any
 
 from peft import PeftModel
@@ -68,7 +74,7 @@ def save_model(
         name = EMBEDDED_HUB_ID if base.name == EMBEDDED else base.name
         model.peft_config["default"].base_model_name_or_path = name
         with atomic_write_dir(output.adapter) as folder:
-            model.save_pretrained(folder)
+            model.save_pretrained(folder, save_embedding_layers=False)  # it would look for the base model on the hub
             (folder / "README.md").unlink(missing_ok=True)  # PEFT's card is a form with nothing filled in
         model = model.merge_and_unload()
     model.config.use_cache = True
@@ -77,7 +83,25 @@ def save_model(
     model.generation_config.top_k = model.generation_config.top_p = None
     with atomic_write_dir(output.model) as folder, quiet_transformers():
         model.save_pretrained(folder)
+        add_rope_settings_of_version_4(folder / "config.json")
         save_tokenizer(tokenizer, folder)
+
+
+def add_rope_settings_of_version_4(path: Path) -> None:
+    """Add the keys in which transformers 4 and mlx-lm look for the rotary embedding to a config.json.
+
+    transformers 5 writes `rope_parameters` only; without these keys the others silently take their own defaults.
+    """
+    config = json.loads(path.read_text(encoding="utf-8"))
+    for part in (config, config.get("text_config") or {}):
+        rope = part.get("rope_parameters") or {}
+        main = rope.get("full_attention", rope)
+        part.update({key: main[key] for key in ("rope_theta", "partial_rotary_factor") if key in main})
+        if main.get("rope_type", "default") != "default":
+            part["rope_scaling"] = {key: value for key, value in main.items() if key != "rope_theta"}
+        if "sliding_attention" in rope:
+            part["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
+    path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
 
 
 def run_record(
@@ -92,12 +116,13 @@ def run_record(
 ) -> dict[str, Any]:
     """What run.json holds; call it once the model is saved. `ended` is finished, interrupted or diverged."""
     epochs = finished_epochs(trainer.state)
+    most_common = Counter(sample.system for sample in train if sample.system).most_common(1)
     return {
         "inputs": inputs,
         "outputs": hash_files(output, [*sorted(output.model.iterdir()), output.loss_history]),
         "settings": settings,
         "base_model": {"name": base.name, "weights": base.weights},
-        "system_prompt": most_common_system_prompt(train),
+        "system_prompt": most_common[0][0] if most_common else None,
         "labels": list(dict.fromkeys(label for sample in train for label in sample.labels)),
         "device": str(trainer.args.device),
         "dtype": "bf16" if trainer.args.bf16 else "fp32",
@@ -132,40 +157,32 @@ def summary(epochs: Sequence[FinishedEpoch], record: dict[str, Any], output: Out
     return "\n".join(lines)
 
 
-def most_common_system_prompt(samples: Sequence[Sample]) -> str | None:
-    prompts = Counter(sample.system for sample in samples if sample.system)
-    return prompts.most_common(1)[0][0] if prompts else None
-
-
-def estimate_cost(trainer: SharedPrefixSFTTrainer, output: OutputDirectory, steps: int = 4) -> str:
+def estimate_cost(trainer: SharedPrefixSFTTrainer, output: OutputDirectory) -> str:
     """Time a few steps without changing the weights; what the whole run would take, in one sentence."""
-    import time
-
     args, model = trainer.args, trainer.model
     trainer.current_gradient_accumulation_steps = args.gradient_accumulation_steps
-    model.train()
-    batches = iter(trainer.get_train_dataloader())
-    times = []
-    for _ in range(min(steps + 1, len(trainer.get_train_dataloader()))):  # the first step warms up caches
+    batches, evaluation = trainer.get_train_dataloader(), trainer.get_eval_dataloader()
+    seconds = []
+    for batch in islice(batches, 5):
         start = time.perf_counter()
-        trainer.training_step(model, trainer._prepare_inputs(next(batches)))
-        times.append(time.perf_counter() - start)
+        trainer.training_step(model, batch)
+        seconds.append(time.perf_counter() - start)
     model.zero_grad()
+    step = median(seconds[1:] or seconds) * args.gradient_accumulation_steps  # the first one warms up caches
     start = time.perf_counter()
-    model.eval()
-    evaluation = trainer.get_eval_dataloader()
-    trainer.prediction_step(model, next(iter(evaluation)), prediction_loss_only=False)
+    trainer.prediction_step(model.eval(), next(iter(evaluation)), prediction_loss_only=False)
     evaluate = (time.perf_counter() - start) * len(evaluation)
-    step = sorted(times[1:] or times)[len(times[1:]) // 2] * args.gradient_accumulation_steps
-    total = math.ceil(len(trainer.get_train_dataloader()) / args.gradient_accumulation_steps) * args.num_train_epochs
+    steps = math.ceil(len(batches) / args.gradient_accumulation_steps) * args.num_train_epochs
+    minutes = (steps * step + args.num_train_epochs * evaluate) / 60
     weights = 4 * model.num_parameters()
-    trained = 4 * sum(p.numel() for p in model.parameters() if p.requires_grad)
     # A checkpoint holds the trained weights and the optimizer's two averages of them; two are kept, one is written.
-    disk = weights + 3 * 3 * trained
-    minutes = (total * step + args.num_train_epochs * evaluate) / 60
+    disk = weights + 3 * 3 * 4 * model.num_parameters(only_trainable=True)
     free = shutil.disk_usage(output.root).free
+    with contextlib.suppress(OSError):  # the trainer has made these folders; those of an earlier run are not empty
+        output.checkpoints.rmdir()
+        output.training.rmdir()
     return (
-        f"Dry run: {step:.2f} s per step, so about {minutes:.1f} minutes for {total:.0f} steps and "
+        f"Dry run: {step:.2f} s per step, so about {minutes:.1f} minutes for {steps:.0f} steps and "
         f"{args.num_train_epochs:.0f} evaluations; {peak_memory_bytes() / 1e9:.1f} GB of memory at the peak; "
         f"{disk / 1e9:.1f} GB of disk while training ({free / 1e9:.0f} GB free), {weights / 1e9:.1f} GB after"
     )

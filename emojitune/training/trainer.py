@@ -66,9 +66,7 @@ class SharedPrefixSFTTrainer(SFTTrainer):
         # The samples are tokenized already; Gemma's tokenizer holds 0.5 GB, and each checkpoint would copy it.
         self.processing_class = self._tokenizer = self.callback_handler.processing_class = None
 
-    def _token_losses(
-        self, model: torch.nn.Module, inputs: dict[str, torch.Tensor]
-    ) -> tuple[SupervisedBatch, torch.Tensor, torch.Tensor]:
+    def _token_losses(self, model, inputs) -> tuple[SupervisedBatch, torch.Tensor, torch.Tensor]:
         """The batch, and of each supervised token its loss and whether it was the likeliest, both (supervised,)."""
         batch = to_supervised_batch(self.model, inputs)
         outputs = model(**batch.inputs, use_cache=False, logits_to_keep=batch.position)

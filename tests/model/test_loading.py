@@ -11,8 +11,8 @@ import torch
 from conftest import ROOT
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from emojitune.artifacts import UserError
-from emojitune.model import loading
+from emojitune.artifacts import UserError, write_json
+from emojitune.model import base_model, loading
 from emojitune.model.base_model import EMBEDDED, find_base_model
 from emojitune.model.loading import save_tokenizer, select_device, select_dtype, token_lengths
 
@@ -51,8 +51,8 @@ def test_the_tokenizer_is_what_transformers_reads(tokenizer):
 
 
 def test_token_lengths_are_those_of_the_rendered_conversation(tokenizer):
-    expected = [len(tokenizer.apply_chat_template(c, return_dict=True)["input_ids"]) for c in (CONVERSATION[:3],)]
-    assert token_lengths([CONVERSATION[:3]]) == expected
+    rendered = tokenizer.apply_chat_template(CONVERSATION[:3], tokenize=False)
+    assert token_lengths([CONVERSATION[:3]]) == [len(tokenizer.tokenize(rendered))]
 
 
 def test_a_device_that_is_not_there_is_one_sentence(monkeypatch):
@@ -71,23 +71,17 @@ def test_a_gpu_that_only_emulates_bf16_trains_in_fp32(native, dtype, monkeypatch
     assert select_dtype(torch.device("cpu")) == select_dtype(torch.device("mps")) == torch.float32
 
 
-def test_a_read_only_cache_that_holds_the_model_is_used(tmp_path):
+def test_a_read_only_cache_that_holds_the_model_is_used(tmp_path, monkeypatch):
     """It used to be converted again into the temporary folder."""
-    code = (
-        "import os, json, sys; from pathlib import Path; from emojitune.model import base_model\n"
-        "os.access = lambda *_: False\n"
-        "target = Path(os.environ['HF_HOME']) / 'assets/emojitune/base-model' / base_model._CONVERSION / 'model'\n"
-        "if sys.argv[1] == 'full':\n"
-        "    target.mkdir(parents=True); (target / 'a').write_text('x')\n"
-        "    (target / 'recorded.json').write_text(json.dumps({'a': {'sha256': '', 'bytes': 1}}))\n"
-        "print(base_model._cache_folder())"
-    )
-    for state, words in (("full", "emojitune"), ("empty", "set HF_HOME to a folder of yours")):
-        environment = {**os.environ, "HF_HOME": str(tmp_path / state)}
-        done = subprocess.run(
-            [sys.executable, "-c", code, state], cwd=ROOT, env=environment, capture_output=True, text=True
-        )
-        assert words in done.stdout + done.stderr, done.stderr
+    monkeypatch.setattr("huggingface_hub.constants.HF_ASSETS_CACHE", str(tmp_path))
+    monkeypatch.setattr(os, "access", lambda *_: False)
+    with pytest.raises(UserError, match="set HF_HOME to a folder of yours"):
+        base_model._cache_folder()
+    folder = tmp_path / "emojitune/base-model" / base_model._CONVERSION
+    (folder / "model").mkdir()
+    write_json(folder / "model/recorded.json", {"a": {"sha256": "", "bytes": 1}})
+    (folder / "model/a").write_text("x")
+    assert base_model._cache_folder() == folder
 
 
 def test_peak_memory_is_this_process_own_and_not_that_of_its_parent():

@@ -1,12 +1,16 @@
 """The trainer against stock TRL, and against slow, obvious computations."""
 
 import math
+import os
+import signal
+from statistics import mean
+from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import SMALL_DATA
+from conftest import SMALL_DATA, save_tiny_model
+from helpers.slow_evaluation import slow_evaluation
 from peft import LoraConfig
-from transformers import LlamaConfig, LlamaForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 from emojitune.data.samples import load_samples
@@ -45,29 +49,9 @@ def make_trainer(kind, folder, tokenizer, tmp_path, lora=True, **settings):
     )
 
 
-def first_batch(trainer):
-    return next(iter(trainer.get_train_dataloader()))
-
-
 @pytest.fixture(scope="module")
 def llama(tmp_path_factory, tiny_tokenizer):
-    """A model of another family, with the same tokenizer."""
-    folder = tmp_path_factory.mktemp("tiny-llama")
-    torch.manual_seed(3)
-    config = LlamaConfig(
-        vocab_size=len(tiny_tokenizer),
-        hidden_size=16,
-        intermediate_size=32,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        bos_token_id=2,
-        eos_token_id=1,
-        pad_token_id=0,
-    )
-    LlamaForCausalLM(config).save_pretrained(folder)
-    tiny_tokenizer.save_pretrained(folder)
-    return folder
+    return save_tiny_model("llama", tmp_path_factory.mktemp("tiny-llama"), tiny_tokenizer)
 
 
 @pytest.mark.parametrize("merge", [True, False], ids=["tree", "flat"])
@@ -83,7 +67,7 @@ def test_loss_and_gradients_equal_stock_trl(
     for kind in (SFTTrainer, SharedPrefixSFTTrainer):
         trainer = make_trainer(kind, folder, tiny_tokenizer, tmp_path, lora)
         trainer.model.train()
-        batch = first_batch(trainer)
+        batch = next(iter(trainer.get_train_dataloader()))
         count = (batch["labels"] != IGNORE_INDEX).sum()
         loss = trainer.compute_loss(trainer.model, dict(batch), num_items_in_batch=count)
         loss.backward()
@@ -110,27 +94,11 @@ def test_training_ends_at_the_same_weights_as_stock_trl(tiny_model, tiny_tokeniz
 def test_evaluation_agrees_with_a_slow_obvious_one(tiny_model, tiny_tokenizer, tmp_path):
     trainer = make_trainer(SharedPrefixSFTTrainer, tiny_model, tiny_tokenizer, tmp_path)
     metrics = trainer.evaluate()
-    model = trainer.model.eval()
-    end = tiny_tokenizer.convert_tokens_to_ids("<end_of_turn>")
-    losses, answer_losses, turns = [], [], []
-    for row in trainer.eval_dataset:
-        with torch.no_grad():
-            logits = model(input_ids=torch.tensor([row["input_ids"]])).logits[0].log_softmax(-1)
-        turn_right = True
-        for position, label in enumerate(row["labels"]):
-            if label == IGNORE_INDEX:
-                continue
-            losses.append(-logits[position - 1, label].item())
-            turn_right &= logits[position - 1].argmax().item() == label
-            if label == end:
-                turns.append(turn_right)
-                turn_right = True
-            else:
-                answer_losses.append(losses[-1])
+    losses, answer_losses, turns = slow_evaluation(trainer.model.eval(), tiny_tokenizer, trainer.eval_dataset)
     assert len(turns) == sum(len(row["messages"]) // 2 for row in SMALL_DATA)
-    assert metrics["eval_loss"] == pytest.approx(sum(losses) / len(losses), rel=1e-4)
-    assert metrics["eval_answer_loss"] == pytest.approx(sum(answer_losses) / len(answer_losses), rel=1e-4)
-    assert metrics["eval_exact_accuracy"] == pytest.approx(sum(turns) / len(turns))
+    assert metrics["eval_loss"] == pytest.approx(mean(losses), rel=1e-4)
+    assert metrics["eval_answer_loss"] == pytest.approx(mean(answer_losses), rel=1e-4)
+    assert metrics["eval_exact_accuracy"] == pytest.approx(mean(turns))
 
 
 @pytest.mark.parametrize("window", [512, 6])
@@ -175,23 +143,16 @@ def test_the_point_before_training_takes_a_hundred_samples_at_most(tiny_model, t
     assert seen == [100, 250]
 
 
-class Control:
-    should_training_stop = should_save = False
-
-
 def test_divergence_is_a_nan_or_an_explosion():
     for logs, stops in (({"loss": 3.0}, False), ({"loss": math.nan}, True), ({"eval_loss": 80.0}, True)):
-        callback, control = StopOnDivergence(), Control()
+        callback, control = StopOnDivergence(), SimpleNamespace(should_training_stop=False)
         callback.on_log(None, None, control, logs=logs)
         assert (callback.diverged, control.should_training_stop) == (stops, stops)
 
 
 def test_the_first_interrupt_says_what_happens_and_the_second_ends_the_run(capsys):
     """The first one used to be silent, and the second did nothing."""
-    import os
-    import signal
-
-    callback, control = StopOnSignal(), Control()
+    callback, control = StopOnSignal(), SimpleNamespace()
     before = signal.getsignal(signal.SIGINT)
     with callback.installed():
         os.kill(os.getpid(), signal.SIGINT)
