@@ -72,14 +72,15 @@ def test_an_edited_dataset_is_noticed(output, small_data, capsys):
 OWN = [
     sample("夜中に窓がガタガタ鳴ってるよ", "😤"),  # near one of the training split
     sample("けさは霧が深くて橋が見えない", "😀"),
-    sample("子猫がひざの上で寝ている", "🐱"),
+    sample("子猫がひざの上で丸くなって寝ている", "🐱"),
+    sample("子猫がひざの上で丸くなって寝ているよ", "🐱"),  # near another of its own side
 ]
 
 
 def test_an_own_validation_file_is_measured_with(output, write_data, capsys):
     assert split(output, "--validation-data", write_data(OWN)) == 0
     manifest = manifest_of(output)
-    assert (manifest["train"], manifest["validation"], manifest["near_duplicates_across"]) == (17, 3, 1)
+    assert (manifest["train"], manifest["validation"], manifest["near_duplicates_across"]) == (17, 4, 1)
     said = capsys.readouterr().out
     assert "near duplicates in the training split: 1 (the first: 1)" in said
     assert "no model can learn them: 🐱" in said
@@ -88,7 +89,7 @@ def test_an_own_validation_file_is_measured_with(output, write_data, capsys):
 def test_an_own_validation_file_is_checked_and_chosen_from_as_the_dataset_was(output, small_data, write_data, capsys):
     bad = write_data([*OWN, sample("", "😀"), sample("ねむいねむいねむい", "😴")])
     assert split(output, "--validation-data", bad) == 2
-    assert "sample 4: the text of the user is empty" in capsys.readouterr().err
+    assert "sample 5: the text of the user is empty" in capsys.readouterr().err
     assert not (output / "02_split").exists()
     assert prepare(small_data, output, "--drop-invalid", "--labels", "😀,😤") == 0
     assert split(output, "--validation-data", bad) == 0

@@ -135,8 +135,8 @@ def test_the_same_samples_in_every_format(data, name, write_data):
 
 
 def test_a_quoted_text_keeps_its_commas_and_lines(write_data):
-    rows = read(write_data('text;label\n"ある日,,; の\n出来""事""";😀\n', "a.csv"))
-    assert rows[0]["messages"][1]["content"] == 'ある日,,; の\n出来"事"'
+    rows = read(write_data('text;label\n"ある日,,,,; の\n出来""事""";😀\n', "a.csv"))
+    assert rows[0]["messages"][1]["content"] == 'ある日,,,,; の\n出来"事"'
 
 
 def test_a_broken_line_of_jsonl_is_one_problem_with_its_line(write_data):
