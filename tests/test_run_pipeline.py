@@ -44,7 +44,7 @@ def test_quick_takes_the_small_set_and_says_what_the_whole_would_take(pipeline, 
     assert commands[0] == ["01_prepare_data.py", "--per-label", "10"] and "--quick" in commands[4]
     said = capsys.readouterr().out
     assert "seen too little" in said
-    assert "All 4,000 samples instead of 250 train for about 32 minutes" in said  # 16 times 2 minutes
+    assert "All 4,000 samples instead of 250 train for about 11 minutes" in said  # 16 times 2, a third of the epochs
 
 
 def test_a_step_that_fails_ends_it_with_its_status(pipeline):
