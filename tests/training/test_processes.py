@@ -18,8 +18,8 @@ TORCHRUN = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "
 @pytest.mark.slow
 @pytest.mark.parametrize("method", ["lora", "full"])
 def test_two_processes_equal_one_with_the_same_global_batch(method, prepared, tiny_model):
-    # 11 samples and 3 later turns of theirs: whole batches, or the last would be filled up.
-    assert run_script("02_split_data.py", "--output-dir", prepared, "--validation-fraction", 0.3) == 0
+    # 12 samples: whole batches, or the last would be filled up.
+    assert run_script("02_split_data.py", "--output-dir", prepared, "--validation-fraction", 0.25) == 0
     flags = ["--model", tiny_model, "--method", method, "--epochs", 3, "--learning-rate", 1e-3]
     runs, weights, histories = [], [], []
     for processes, batch_size in ((1, 2), (2, 1)):
