@@ -7,6 +7,7 @@ same share of every label, and nothing in it has a near duplicate in the trainin
 """
 
 import argparse
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -48,11 +49,19 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     )
     parser.add_argument(
         "--validation-data",
+        type=existing_file,
         metavar="FILE",
         help="measure with the samples of this file instead, and learn from the whole dataset; it is read, checked and "
         "chosen from with the flags of step 1",
     )
     return parser.parse_args(argv)
+
+
+def existing_file(text: str) -> str:
+    """An argparse type: a file, looked for before anything is locked or written."""
+    if not os.path.isfile(text):  # noqa: PTH113 - it is False for names that Path refuses with an error
+        raise argparse.ArgumentTypeError(f"there is no file {text[:100]!r}; name one to measure with")
+    return text
 
 
 def main(argv: Sequence[str] | None = None) -> int:
