@@ -20,7 +20,6 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 import torch
 from accelerate.data_loader import SeedableRandomSampler
-from later_turns import later_turns_as_single_turns
 from tqdm import tqdm
 
 from emojitune.artifacts import OutputDirectory, read_jsonl
@@ -68,7 +67,7 @@ def training_batches(output: OutputDirectory, count: int) -> list[list[dict]]:
     """The first batches of step 3, seed 42."""
     train = load_samples(read_jsonl(output.train, "02_split_data.py", output))
     tokenizer = load_tokenizer(find_base_model(EMBEDDED).folder)
-    rows = tokenize(train + later_turns_as_single_turns(train), tokenizer, 512, "training")
+    rows = tokenize(train, tokenizer, 512, "training")
     order = list(SeedableRandomSampler(rows, generator=torch.Generator(), data_seed=42))[: BATCH * count]
     examples = [
         rows[index] | {"assistant_masks": [int(x != IGNORE_INDEX) for x in rows[index]["labels"]]} for index in order
