@@ -72,7 +72,9 @@ def save_model(
         return
     if isinstance(model, PeftModel):
         name = EMBEDDED_HUB_ID if base.name == EMBEDDED else base.name
-        model.peft_config["default"].base_model_name_or_path = name
+        adapter = model.peft_config["default"]
+        adapter.base_model_name_or_path = name
+        adapter.target_modules = sorted(adapter.target_modules)  # a set: its order differs from process to process
         with atomic_write_dir(output.adapter) as folder:
             model.save_pretrained(folder, save_embedding_layers=False)  # it would look for the base model on the hub
             (folder / "README.md").unlink(missing_ok=True)  # PEFT's card is a form with nothing filled in
