@@ -127,6 +127,10 @@ def _read(path: Path, script: str, output: OutputDirectory) -> bytes:
         raise UserError(f"{path} is missing; write it with: {rerun_command(script, output)}") from None
 
 
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is no JSON")  # NaN and Infinity, which Python would accept
+
+
 def read_json(path: Path, script: str, output: OutputDirectory) -> Any:
     """Read an artifact.
 
@@ -134,7 +138,7 @@ def read_json(path: Path, script: str, output: OutputDirectory) -> Any:
         UserError: if it is missing or broken; the sentence names the command that writes it.
     """
     try:
-        return json.loads(_read(path, script, output))
+        return json.loads(_read(path, script, output), parse_constant=_refuse_constant)
     except (ValueError, RecursionError):
         raise UserError(f"{path} is not complete JSON; write it again with: {rerun_command(script, output)}") from None
 
@@ -146,7 +150,7 @@ def read_jsonl(path: Path, script: str, output: OutputDirectory, allow_truncated
     if truncated and not allow_truncated_last_line:
         lines.append(truncated)
     try:
-        return [json.loads(line) for line in lines if line.strip()]
+        return [json.loads(line, parse_constant=_refuse_constant) for line in lines if line.strip()]
     except (ValueError, RecursionError):
         raise UserError(f"{path} has a broken line; write it again with: {rerun_command(script, output)}") from None
 

@@ -15,6 +15,7 @@ SCRIPTS = (
     "05_test_base.py",
     "06_test_finetuned_single.py",
     "run_pipeline.py",
+    "export_gguf.py",
 )
 FREE_TEXT = ("--system", "--data", "--model", "--output-dir")  # almost any text may be meant
 BAD = ("", " ", "nan", "-nan", "inf", "-1", "1e999", "0x10", "１２.5.3", "３番", "あ", "\0", "9" * 400)

@@ -19,6 +19,7 @@ from emojitune.artifacts import (
     atomic_write,
     atomic_write_dir,
     lock_output_dir,
+    read_json,
     read_jsonl,
     remove_stale_temp_files,
     rerun_command,
@@ -80,6 +81,14 @@ def test_a_truncated_last_line_is_dropped_only_where_allowed(tmp_path):
     assert read_jsonl(path, TRAIN, output, allow_truncated_last_line=True) == [{"a": 1}, {"a": 2}]
     with pytest.raises(UserError, match=r"uv run 03_train_model\.py --output-dir"):
         read_jsonl(path, TRAIN, output)
+
+
+@pytest.mark.parametrize("text", ['{"a": NaN}', '{"a": 1', "[" * 10**5])
+def test_what_is_not_json_is_refused_with_the_command_that_writes_it(text, tmp_path):
+    path = tmp_path / "run.json"
+    path.write_text(text)
+    with pytest.raises(UserError, match=r"run\.json is not complete JSON.*uv run 03_train_model\.py"):
+        read_json(path, TRAIN, OutputDirectory(tmp_path))
 
 
 def test_commands_in_advice_work_when_pasted(tmp_path):

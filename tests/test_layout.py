@@ -8,7 +8,7 @@ from conftest import ROOT
 # Each may import those after it, and itself.
 LAYERS = ["reporting", "evaluation", "inference", "training", "model", "data", "cli", "stats", "artifacts"]
 PACKAGE = sorted((ROOT / "emojitune").rglob("*.py"))
-SCRIPTS = [*sorted(ROOT.glob("0*.py")), ROOT / "run_pipeline.py"]
+SCRIPTS = [*sorted(ROOT.glob("0*.py")), ROOT / "run_pipeline.py", ROOT / "export_gguf.py"]
 
 
 def imports(path):

@@ -22,9 +22,6 @@ FEW_SAMPLES, ENOUGH_SAMPLES, FEW_VALIDATION_SAMPLES = 20, 100, 10
 UNEVEN, IMBALANCED = 0.5, 0.1
 
 MOSTLY_JAPANESE = 0.5  # of the characters; tweets are, even with wwww and brand names in them
-_JAPANESE = 0.5
-
-SHOWN_PAIRS = 20
 
 _JAPANESE = re.compile(r"[\u3000-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef々〆〤]")
 

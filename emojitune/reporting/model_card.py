@@ -12,13 +12,16 @@ if TYPE_CHECKING:  # step 3 writes a card as well, and needs no evaluation for i
 
 EMBEDDED_HUB_ID = "google/gemma-3-270m"
 
-GEMMA_NOTICE = """\
-Gemma is provided under and subject to the Gemma Terms of Use found at https://ai.google.dev/gemma/terms
+GEMMA_NOTICE = (
+    "Gemma is provided under and subject to the Gemma Terms of Use found at https://ai.google.dev/gemma/terms\n"
+)
 
+GEMMA_LICENCE = f"""\
+{GEMMA_NOTICE}
 This is a fine-tuned, hence modified, Gemma model. You may use, change and share it, also commercially, as long as you
 keep to those terms and to the Prohibited Use Policy that is part of them
 (https://ai.google.dev/gemma/prohibited_use_policy). When you give it to others, pass on a copy of the terms, the same
-use restrictions, and a text file named NOTICE with the first sentence of this section."""
+use restrictions, and the text file NOTICE that is beside this one."""
 
 USAGE = """\
 from transformers import AutoModelForCausalLM, AutoTokenizer
@@ -33,7 +36,10 @@ print(tokenizer.decode(reply[0, prompt["input_ids"].shape[1] :], skip_special_to
 
 
 def write_model_card(output: OutputDirectory, run: Mapping[str, Any], evaluation: "Evaluation | None" = None) -> None:
-    """Write `03_model/README.md` from what run.json holds; with metrics once step 5 has measured them."""
+    """Write `03_model/README.md` from what run.json holds; with metrics once step 5 has measured them.
+
+    Beside a fine-tuned Gemma stands the NOTICE that its terms demand of whoever passes it on.
+    """
     from huggingface_hub import ModelCard, ModelCardData
 
     name = run["base_model"]["name"]
@@ -61,8 +67,10 @@ def write_model_card(output: OutputDirectory, run: Mapping[str, Any], evaluation
         "## Settings",
         "\n".join(settings),
         "## Licence",
-        GEMMA_NOTICE if embedded else f"That of the base model, {base}: see its own card.",
+        GEMMA_LICENCE if embedded else f"That of the base model, {base}: see its own card.",
     ]
+    if embedded:
+        write_text(output.model / "NOTICE", GEMMA_NOTICE)
     text = "\n\n".join(sections)
     write_text(output.model / "README.md", str(ModelCard(f"---\n{data.to_yaml()}\n---\n\n{text}\n")))
 

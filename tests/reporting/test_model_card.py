@@ -32,6 +32,7 @@ def test_a_card_names_licence_data_and_settings_and_nothing_of_this_project(outp
     ):
         assert part in card.text
     assert not re.search("emojitune|uv run|outputs", card.text)
+    assert "ai.google.dev/gemma/terms" in (output.model / "NOTICE").read_text(encoding="utf-8")
 
 
 def test_metrics_come_with_intervals_and_another_base_model_with_its_own_licence(output):
@@ -39,6 +40,7 @@ def test_metrics_come_with_intervals_and_another_base_model_with_its_own_licence
     write_model_card(output, run, results()["finetuned"])
     card = ModelCard.load(output.model / "README.md")
     assert "| exact accuracy | 72.0% (66–77) |" in card.text and '"role": "system"' not in card.text
+    assert not (output.model / "NOTICE").exists()
     assert card.data.base_model == "someone/model" and card.data.license is None and "Gemma" not in card.text
     write_model_card(output, run | {"base_model": {"name": str(output.model)}})
     assert str(output.root) not in (output.model / "README.md").read_text(encoding="utf-8")
