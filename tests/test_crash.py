@@ -1,9 +1,9 @@
 """Stop every script anywhere, run it again: the artifacts are those of an undisturbed run.
 
 The points: every file that a script opens for writing, renames, makes or removes in its output directory (an audit
-hook counts them, and stops the process at the n-th, before it happens), and moments spread over its whole time. At each
-point the script is killed, run again and stopped there with SIGINT, again with SIGTERM, and then left to finish.
-CRASH_POINTS sets how many points a script gets.
+hook counts them, and stops the process at the n-th, before it happens), and moments spread over its whole time. The
+script is killed at one point, run again and stopped at another with SIGINT, again at a third with SIGTERM, then left to
+finish; the points that follow get the signals in another order. CRASH_POINTS sets how many points a script gets.
 """
 
 import json
@@ -23,7 +23,8 @@ pytestmark = [
 ]
 
 POINTS = int(os.environ.get("CRASH_POINTS", "40"))
-PARTS = 5  # of a script's points, so that the workers share them
+PARTS = 2  # of a script's points, so that the workers share them
+SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
 
 
 @pytest.fixture
@@ -63,19 +64,22 @@ def test_stopped_anywhere_and_run_again(script, part, stages, undisturbed, share
     points = [{"stop_at": write} for write in at_writes]
     points += [{"after": facts["seconds"] * (moment + 0.5) / moments} for moment in range(moments)]
     assert len(points) >= POINTS
-    for point in points[part::PARTS]:
+    chains = -(-len(points) // len(SIGNALS))
+    for chain in range(part, chains, PARTS):
         shutil.rmtree(output, ignore_errors=True)
         shutil.copytree(before, output)
-        for number in (signal.SIGKILL, signal.SIGINT, signal.SIGTERM):
-            status = runner.run(**point, signum=number)
-            where = f"{script}, {signal.Signals(number).name} at {point}: status {status}\n{runner.said}"
+        where = script
+        for number, point in enumerate(points[chain::chains], chain):
+            signum = SIGNALS[number % len(SIGNALS)]
+            status = runner.run(**point, signum=signum)
+            where += f"\n{signal.Signals(signum).name} at {point}: status {status}\n{runner.said}"
             assert "Traceback" not in runner.said, where
             if status == 0:  # it was done before the signal came
                 assert artifacts(output) == facts["artifacts"], where
             else:
-                assert status == -number if number == signal.SIGKILL else status in (-number, 128 + number), where
+                assert status == -signum if signum == signal.SIGKILL else status in (-signum, 128 + signum), where
         status = runner.run()
-        where = f"{where}\nand again: status {status}\n{runner.said}"
+        where += f"\nand again: status {status}\n{runner.said}"
         assert status == 0, where
         assert artifacts(output) == facts["artifacts"], where
         stale = [path for path in output.rglob(".*") if path.name != ".lock"]

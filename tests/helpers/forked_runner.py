@@ -16,7 +16,7 @@ import threading
 from multiprocessing.connection import Connection
 from pathlib import Path
 
-from conftest import run_script
+from conftest import ROOT, run_script
 from matplotlib.figure import Figure
 
 from emojitune.artifacts import sha256_of
@@ -26,6 +26,8 @@ READY = b"\0"
 
 WRITING = ("os.rename", "os.mkdir", "os.remove", "os.rmdir")
 
+# Python 3.11's fork server looks for what it preloads along this path only, and says nothing when it is not there.
+os.environ["PYTHONPATH"] = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
 SERVER = multiprocessing.get_context("forkserver")
 SERVER.set_forkserver_preload(["helpers.preload"])
 
@@ -46,6 +48,7 @@ def _save_a_pixel(self: Figure, target: object, **_: object) -> None:
 
 def _run(script: str, argv: list[str], said: Connection, stop_at: int | None, signum: int, setting: dict) -> None:
     """In the forked process: the script, its output into `said`; at the `stop_at`-th write, the signal."""
+    assert "helpers.preload" in sys.modules
     gc.freeze()  # what the server imported is no garbage: looking through it takes a third of a second each time
     for descriptor, name in ((1, "stdout"), (2, "stderr")):
         os.dup2(said.fileno(), descriptor)
