@@ -30,14 +30,13 @@ from emojitune.reporting.model_card import write_model_card
 
 if TYPE_CHECKING:
     from emojitune.model.base_model import BaseModel
+    from emojitune.training.callbacks import StopEarly
     from emojitune.training.trainer import SharedPrefixSFTTrainer
 
 SCRIPT = "03_train_model.py"
 
 # Chosen on splits of the training split only: see docs/experiments.md.
 LEARNING_RATES = {"lora": 5e-4, "full": 1e-4}
-
-EVALUATION_BATCH = 32  # samples; without gradients four times as many fit
 
 # Flags that do not change the result of a run: they may stand beside --resume.
 RUN_ONLY = ("output_dir", "resume", "dry_run", "keep_checkpoints", "device", "report_to")
@@ -131,14 +130,14 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     add_device(run)
     args = parser.parse_args(argv)
     if args.resume:
-        given = [
-            name for name, value in vars(args).items() if name not in RUN_ONLY and value != parser.get_default(name)
-        ]
-        if given or args.dry_run:
-            flag = (given or ["dry_run"])[0].replace("_", "-")
+        settings = [name for name in vars(args) if name not in RUN_ONLY or name == "dry_run"]
+        given = [name for name in settings if getattr(args, name) != parser.get_default(name)]
+        if given:
+            flag = given[0].replace("_", "-")
             parser.error(f"--{flag} cannot go with --resume, which continues with the settings of the interrupted run")
     if args.train_embeddings and args.method != "full":
         parser.error("--train-embeddings needs --method full; LoRA leaves the embeddings as they are")
+    args.learning_rate = args.learning_rate or LEARNING_RATES[args.method]
     return args
 
 
@@ -152,7 +151,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from trl import SFTConfig
 
     from emojitune.model.base_model import find_base_model
-    from emojitune.model.loading import load_tokenizer, load_trainable, select_device, select_dtype, stop_token_ids
+    from emojitune.model.loading import load_tokenizer, load_trainable, quiet_transformers, select_device, select_dtype
     from emojitune.training.checkpoints import settings_of_interrupted_run
     from emojitune.training.run_record import estimate_cost
     from emojitune.training.tokenization import highlight_labels, tokenize
@@ -160,11 +159,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     start = time.perf_counter()
     with lock_output_dir(output, SCRIPT):
-        # ---- read: the split of step 2 -----------------------------------------------------------------------------
+        # ---- read: the conversations of step 2 ---------------------------------------------------------------------
         train, validation, inputs = read_split(output)
         if args.resume:
             vars(args).update(settings_of_interrupted_run(output, inputs))
-        args.learning_rate = args.learning_rate or LEARNING_RATES[args.method]
 
         # ---- load: base model and tokenizer ------------------------------------------------------------------------
         device = select_device(args.device)
@@ -192,7 +190,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             lr_scheduler_type="cosine",  # large steps first, ever smaller ones to settle
             warmup_steps=0.05,  # share of all steps; Adam's averages mean nothing before
             per_device_train_batch_size=args.batch_size,
-            per_device_eval_batch_size=EVALUATION_BATCH,
+            per_device_eval_batch_size=32,  # without gradients four times as many fit
             gradient_accumulation_steps=args.gradient_accumulation,
             activation_checkpointing=args.gradient_checkpointing,
             max_length=None,  # checked above; TRL would cut long samples, and drop some silently
@@ -221,77 +219,81 @@ def main(argv: Sequence[str] | None = None) -> int:
             eval_dataset=eval_dataset,
             processing_class=tokenizer,
             peft_config=lora if args.method == "lora" else None,
-            stop_token_ids=stop_token_ids(tokenizer),
         )
         if args.dry_run:
             print0(estimate_cost(trainer, output))
             return 0
 
         # ---- train, then save the weights of the best epoch --------------------------------------------------------
-        print0(f"Training on {len(train)} samples, measuring on {len(validation)}")
         del tokenizer  # 0.5 GB
-        return train_and_save(trainer, base, train, inputs, args, start)
+        checkpoint, stop = start_run(trainer, args, inputs)
+        with stop.on_signals(), quiet_transformers():  # it would warn of tied weights, which a checkpoint holds once
+            trainer.train(resume_from_checkpoint=checkpoint)
+        save_results(trainer, stop, base, train, args, start)
+        return stop.exit_status
 
 
 def read_split(output: OutputDirectory) -> tuple[list[Sample], list[Sample], dict[str, str]]:
     """Training and validation samples, and the hashes of their files. Raises UserError if step 2 is stale."""
     load_verified_manifest("02_split_data.py", output)
-    train, validation = (
-        load_samples(read_jsonl(path, "02_split_data.py", output)) for path in (output.train, output.validation)
-    )
+    files = [output.train, output.validation]
+    train, validation = (load_samples(read_jsonl(path, "02_split_data.py", output)) for path in files)
     if not validation:
         raise UserError(f"{output.validation} is empty, so no epoch could be measured; add samples to the dataset")
-    return train, validation, hash_files(output, [output.train, output.validation])
+    return train, validation, hash_files(output, files)
 
 
-def train_and_save(
-    trainer: "SharedPrefixSFTTrainer",
-    base: "BaseModel",
-    train: list[Sample],
-    inputs: dict[str, str],
-    args: argparse.Namespace,
-    start: float,
-) -> int:
-    """Train, write 03_model/ and 03_training/, say what came out; the exit status."""
-    from emojitune.model.loading import load_tokenizer, quiet_transformers, release_memory
-    from emojitune.training import checkpoints, run_record
+def start_run(
+    trainer: "SharedPrefixSFTTrainer", args: argparse.Namespace, inputs: dict[str, str]
+) -> tuple[str | None, "StopEarly"]:
+    """Make `03_training/` ready; the checkpoint to resume from, if any, and what will tell why the run ended."""
+    from emojitune.model.loading import release_memory
+    from emojitune.training import checkpoints
     from emojitune.training.callbacks import add_callbacks
 
-    output, writes = args.output_dir, trainer.is_world_process_zero()
-    settings = {name: value for name, value in vars(args).items() if name not in RUN_ONLY}
-    checkpoint = checkpoints.last_complete_checkpoint(output) if args.resume else None
-    if checkpoint:
-        print0(f"Resuming after step {checkpoint.name.removeprefix('checkpoint-')}")
-    if writes:
-        checkpoints.prepare_run_folder(output, checkpoint, settings, inputs)
-    stop, divergence = add_callbacks(trainer, output.loss_history, args.early_stopping_patience)
+    checkpoint = checkpoints.last_complete_checkpoint(args.output_dir) if args.resume else None
+    after = f", resuming after step {checkpoints.step_of(checkpoint)}" if checkpoint else ""
+    print0(f"Training on {len(trainer.train_dataset)} samples, measuring on {len(trainer.eval_dataset)}{after}")
+    if trainer.is_world_process_zero():
+        settings = {name: value for name, value in vars(args).items() if name not in RUN_ONLY}
+        checkpoints.prepare_run_folder(args.output_dir, checkpoint, settings, inputs)
     release_memory()
-    with stop.installed(), quiet_transformers():  # it would warn of tied weights, which a checkpoint holds once
-        trainer.train(resume_from_checkpoint=str(checkpoint) if checkpoint else None)
+    stop = add_callbacks(trainer, args.output_dir.loss_history, args.early_stopping_patience)
+    return str(checkpoint) if checkpoint else None, stop
 
-    epochs = run_record.finished_epochs(trainer.state)
-    best = run_record.best_epoch(epochs)
-    resume = rerun_command(SCRIPT, output, "--resume")
-    if best is None and divergence.diverged:
-        raise UserError(
-            f"the loss exploded before the first epoch ended, so no model is kept; lower --learning-rate (it was "
-            f"{args.learning_rate:g}), and look at the curve: {rerun_command('04_plot_loss.py', output)}"
-        )
-    if best is None:
+
+def save_results(
+    trainer: "SharedPrefixSFTTrainer",
+    stop: "StopEarly",
+    base: "BaseModel",
+    train: list[Sample],
+    args: argparse.Namespace,
+    start: float,
+) -> None:
+    """Write the weights of the best epoch and `run.json`, and say what came out and what is next."""
+    from emojitune.model.loading import load_tokenizer
+    from emojitune.training.run_record import finished_epochs, run_record, save_model, summary
+
+    output: OutputDirectory = args.output_dir
+    resume, plot = rerun_command(SCRIPT, output, "--resume"), rerun_command("04_plot_loss.py", output)
+    if not finished_epochs(trainer.state):
+        if stop.diverged:
+            raise UserError(
+                f"the loss exploded before the first epoch ended, so no model is kept; lower --learning-rate (it was "
+                f"{args.learning_rate:g}), and look at the curve: {plot}"
+            )
         print0(f"Stopped at step {trainer.state.global_step}, before the first epoch ended; continue with: {resume}")
-        return stop.exit_status
-    run_record.save_model(trainer, load_tokenizer(base.folder), base, output)
-    ended = "diverged" if divergence.diverged else "interrupted" if stop.requested else "finished"
-    record = run_record.run_record(trainer, output, settings, base, train, inputs, ended, time.perf_counter() - start)
-    if writes:
+        return
+    if trainer.is_world_process_zero():
+        save_model(trainer, load_tokenizer(base.folder), base, output)
+        record = run_record(trainer, output, base, train, stop.ended, time.perf_counter() - start)
         write_model_card(output, record)
         write_json(output.run, record)
-        if not (args.keep_checkpoints or stop.requested):
+        if not (args.keep_checkpoints or stop.signal):
             shutil.rmtree(output.checkpoints, ignore_errors=True)
+        print(summary(record, output))
+        print(f"Continue with: {resume}" if stop.signal else f"Next: {plot}")
     trainer.accelerator.end_training()  # without this, gloo's threads sometimes crash the process at exit
-    print0(run_record.summary(epochs, record, output))
-    print0(f"Continue with: {resume}" if stop.requested else f"Next: {rerun_command('04_plot_loss.py', output)}")
-    return stop.exit_status
 
 
 if __name__ == "__main__":

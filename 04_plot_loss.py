@@ -68,10 +68,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # ---- read: loss histories ----------------------------------------------------------------------------------------
     runs = [read_run(output) for output in dict.fromkeys(args.runs or [args.output_dir])]
-    run, output = runs[0], runs[0].output
+    run, output, several = runs[0], runs[0].output, len(runs) > 1
 
     # ---- diagnose and draw -------------------------------------------------------------------------------------------
-    if len(runs) > 1:
+    if several:
         picture = output.loss_plot.with_name("compare.png")
         figure = runs_figure({str(run.output.root): run.curve for run in runs})
     else:
@@ -85,12 +85,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         with contextlib.suppress(UserError):
             stack.enter_context(lock_output_dir(output, SCRIPT))
         save(figure, picture)
-        if len(runs) == 1:
+        if not several:
             inputs = hash_files(output, [output.loss_history])
             write_json(output.diagnosis, {"inputs": inputs, **asdict(diagnosis), "curve": asdict(run.curve)})
 
     # ---- say what it means, and what is next -------------------------------------------------------------------------
-    if len(runs) > 1:
+    if several:
         print_comparison(runs)
     else:
         training = dict(run.curve.training)
@@ -102,7 +102,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"\nWrote {picture}")
     if not run.record:
         print(f"The run has not finished; this is its curve so far. Look again with: {rerun_command(SCRIPT, output)}")
-    elif len(runs) == 1:
+    elif not several:
         print(f"Next: {rerun_command('05_test_base.py', output)}")
     if args.show and not webbrowser.open(picture.resolve().as_uri()):
         raise UserError(f"nothing can open a picture here; look at {picture}")
@@ -117,7 +117,7 @@ def read_run(output: OutputDirectory) -> Run:
     train, validation = (load_samples(read_jsonl(path, SPLIT, output)) for path in (output.train, output.validation))
     labels = {label for sample in train for label in sample.labels}
     counts = {"training samples": len(train), "validation samples": len(validation), "labels": len(labels)}
-    started = record or read_json(output.training / "settings.json", TRAIN, output)
+    started = record or read_json(output.settings, TRAIN, output)
     try:
         return Run(output, load_curve(rows), record, started["settings"] | counts)
     except (KeyError, TypeError):
@@ -145,13 +145,12 @@ def print_comparison(runs: Sequence[Run]) -> None:
 
 
 def outcome(run: Run) -> dict[str, str]:
-    after = [point for point in run.curve.validation if point[0] > 0 and point[1] is not None]
-    epoch, loss, accuracy = min(after, key=lambda point: point[1], default=(None, None, None))
+    best = run.curve.best
     return {
-        "best epoch": "-" if epoch is None else f"{epoch:.0f}",
-        "training loss": number(dict(run.curve.training).get(epoch)),
-        "validation loss": number(loss),
-        "exact accuracy": "-" if accuracy is None else f"{accuracy:.1%}",
+        "best epoch": str(best.number) if best else "-",
+        "training loss": number(best and best.training),
+        "validation loss": number(best and best.validation),
+        "exact accuracy": f"{best.accuracy:.1%}" if best else "-",
         "minutes": f"{run.record['seconds'] / 60:.1f}" if run.record else "-",
         "ended": run.record.get("ended", "not yet"),
     }

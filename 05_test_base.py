@@ -10,7 +10,7 @@ import argparse
 import sys
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import TYPE_CHECKING, Any
 
 from emojitune.artifacts import (
@@ -38,6 +38,9 @@ SCRIPT = "05_test_base.py"
 BASE_SAMPLES = 200
 CONVERSATIONS = {"base": 10, "finetuned": 60}
 SHOWN_REPLIES = 12
+
+# What an earlier evaluation may have left, and this one does not write without a fine-tuned model, or with --quick.
+STALE = ("finetuned.json", "predictions_finetuned.jsonl", "comparison.png", "conversations.png", "report.html")
 
 REWORDED_SYSTEM_PROMPT = "次の文の気持ちに合う絵文字を一つだけ答えて"  # the same task in words that no sample has
 
@@ -125,7 +128,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             del model
 
         # ---- write -------------------------------------------------------------------------------------------------
-        for stale in ("finetuned.json", "predictions_finetuned.jsonl", "comparison.png", "report.html"):
+        for stale in STALE:
             (output.evaluation / stale).unlink(missing_ok=True)
         for name, result in results.items():
             write_jsonl(output.evaluation / f"predictions_{name}.jsonl", (p.as_json() for p in predictions[name]))
@@ -169,6 +172,7 @@ def try_system_prompts(
 
     from emojitune.evaluation.metrics import PromptScore, score
     from emojitune.evaluation.predictions import predict
+    from emojitune.inference.generation import build_messages
 
     pairs = [(example, prediction) for example, prediction in pairs if (example.turn, example.system) == (1, system)]
     prompts = {"training": system, **({"none": None} if system else {}), "reworded": REWORDED_SYSTEM_PROMPT}
@@ -177,7 +181,8 @@ def try_system_prompts(
         for name, prompt in prompts.items() if pairs else ():
             found = [prediction for _, prediction in pairs]
             if name != "training":
-                found = predict(model, [example.with_system(prompt) for example, _ in pairs], labels, bar.update)
+                asked = [replace(example, messages=build_messages(example.text, prompt)) for example, _ in pairs]
+                found = predict(model, asked, labels, bar.update)
             scores = score(found, labels)
             rates = scores.exact_accuracy, scores.format_rate, scores.restricted_exact_accuracy
             results.append(PromptScore(name, prompt, *rates))
@@ -192,16 +197,18 @@ def write_report(
     validation_samples: int,
     output: OutputDirectory,
 ) -> None:
-    """comparison.png, report.html, and the model card with the metrics."""
+    """The pictures, report.html, and the model card with the metrics."""
     from emojitune.reporting.diagnosis import diagnose, load_curve
-    from emojitune.reporting.figures import draw_comparison
+    from emojitune.reporting.figures import comparison_figure, conversations_figure, save
     from emojitune.reporting.html import render_report
     from emojitune.reporting.model_card import write_model_card
 
     # From the history of this very run: what step 4 wrote may be of an earlier one.
     curve = load_curve(read_jsonl(output.loss_history, "03_train_model.py", output))
     diagnosis = diagnose(curve, validation_samples, len(labels), output)
-    draw_comparison(results, output.evaluation / "comparison.png")
+    save(comparison_figure(results), output.evaluation / "comparison.png")
+    if any(results["finetuned"].conversations.values()):
+        save(conversations_figure(results), output.evaluation / "conversations.png")
     page = render_report(results, predictions, labels, run, curve, diagnosis, output)
     write_text(output.evaluation / "report.html", page)
     write_model_card(output, run, evaluation=results["finetuned"])

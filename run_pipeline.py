@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from emojitune.artifacts import OutputDirectory, read_json, rerun_command
+from emojitune.artifacts import OutputDirectory, read_json, rerun_command, write_json
 from emojitune.cli import add_device, add_output_dir, bounded, model_name, run_main
 
 TWEETS = (
@@ -74,20 +74,24 @@ def main(argv: Sequence[str] | None = None) -> int:
         ["04_plot_loss.py"],
         ["05_test_base.py", *model, *device, *(["--quick"] if args.quick or args.max_samples else [])],
     )
+    minutes = {}
     for script, *flags in steps:
+        step_start = time.perf_counter()
         status = run_step(output, script, flags)
         if status:
             return status  # the step has said why
+        minutes[script] = round((time.perf_counter() - step_start) / 60, 2)
     run = read_json(output.run, "03_train_model.py", output)
     system = ["--system", run["system_prompt"]] if run["system_prompt"] else []
     status = run_step(output, "06_test_finetuned_single.py", ["--compare", *system, *device], "\n".join(TWEETS))
-    minutes = (time.perf_counter() - start) / 60
-    print(f"\nDone in {minutes:.1f} minutes; look at {output.evaluation / 'report.html'}")
+    total = (time.perf_counter() - start) / 60
+    write_json(output.root / "pipeline.json", {"minutes": minutes, "total_minutes": round(total, 2)})
+    print(f"\nDone in {total:.1f} minutes; look at {output.evaluation / 'report.html'}")
     if args.quick and not status:
         report = read_json(output.report, "01_prepare_data.py", output)
-        minutes = run["seconds"] / 60 * report["read"] / report["samples"] / QUICK_EPOCHS
+        whole = run["seconds"] / 60 * report["read"] / report["samples"] / QUICK_EPOCHS
         print(
-            f"All {report['read']:,} samples instead of {report['samples']} train for about {minutes:.0f} minutes on "
+            f"All {report['read']:,} samples instead of {report['samples']} train for about {whole:.0f} minutes on "
             "this machine: uv run run_pipeline.py"
         )
     return status

@@ -10,12 +10,7 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-# The manifest of each step names the hashes of the data that the step read (`inputs`) and wrote (`outputs`).
-MANIFESTS = {
-    "01_prepare_data.py": "01_data/report.json",
-    "02_split_data.py": "02_split/split.json",
-    "03_train_model.py": "03_training/run.json",
-}
+from filelock import FileLock, Timeout
 
 
 class UserError(Exception):
@@ -28,29 +23,33 @@ class OutputDirectory:
     def __init__(self, root: Path) -> None:
         self.root = root
         self.dataset = root / "01_data/dataset.jsonl"
-        self.report = root / MANIFESTS["01_prepare_data.py"]
+        self.report = root / "01_data/report.json"
         self.labels_plot = root / "01_data/labels.png"
         self.train = root / "02_split/train.jsonl"
         self.validation = root / "02_split/validation.jsonl"
-        self.split = root / MANIFESTS["02_split_data.py"]
+        self.split = root / "02_split/split.json"
         self.model = root / "03_model"
         self.training = root / "03_training"
         self.adapter = root / "03_training/adapter"
         self.checkpoints = root / "03_training/checkpoints"
         self.loss_history = root / "03_training/loss_history.jsonl"
-        self.run = root / MANIFESTS["03_train_model.py"]
+        self.settings = root / "03_training/settings.json"  # what --resume goes on with
+        self.run = root / "03_training/run.json"
         self.loss_plot = root / "04_loss/loss.png"
         self.diagnosis = root / "04_loss/diagnosis.json"
         self.evaluation = root / "05_evaluation"
+        # Each names the hashes of the data that its step read (`inputs`) and wrote (`outputs`).
+        self.manifests = {
+            "01_prepare_data.py": self.report,
+            "02_split_data.py": self.split,
+            "03_train_model.py": self.run,
+        }
 
 
 def rerun_command(script: str, output: OutputDirectory, *flags: str) -> str:
     """The command that runs `script` in this output directory, quoted so that it works when pasted."""
     where = [] if output.root == Path("outputs") else ["--output-dir", str(output.root)]
     return shlex.join(["uv", "run", script, *flags, *where])
-
-
-# ---- writing -------------------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -60,8 +59,7 @@ def atomic_write(path: Path) -> Iterator[Path]:
     A reader sees the old file or the new one, never half a file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # The suffix stays last: libraries choose the format by it.
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
+    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")  # suffix last: libraries choose the format by it
     try:
         yield temporary
         with temporary.open("r+b") as file:  # Windows flushes through writable handles only
@@ -109,26 +107,9 @@ def remove_stale_temp_files(folder: Path) -> None:
     """
     for retired in folder.glob(".old-*"):
         current = retired.with_name(retired.name.removeprefix(".old-"))
-        if current.exists():
-            shutil.rmtree(retired)
-        else:
-            retired.replace(current)
+        shutil.rmtree(retired) if current.exists() else retired.replace(current)
     for stale in folder.glob(".tmp-*"):
         shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
-
-
-# ---- reading -------------------------------------------------------------------------------------------------------
-
-
-def _read(path: Path, script: str, output: OutputDirectory) -> bytes:
-    try:
-        return path.read_bytes()
-    except (FileNotFoundError, NotADirectoryError):
-        raise UserError(f"{path} is missing; write it with: {rerun_command(script, output)}") from None
-
-
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is no JSON")  # NaN and Infinity, which Python would accept
 
 
 def read_json(path: Path, script: str, output: OutputDirectory) -> Any:
@@ -137,25 +118,33 @@ def read_json(path: Path, script: str, output: OutputDirectory) -> Any:
     Raises:
         UserError: if it is missing or broken; the sentence names the command that writes it.
     """
-    try:
-        return json.loads(_read(path, script, output), parse_constant=_refuse_constant)
-    except (ValueError, RecursionError):
-        raise UserError(f"{path} is not complete JSON; write it again with: {rerun_command(script, output)}") from None
+    with _reading(path, script, output):
+        return _parse(path.read_bytes())
 
 
 def read_jsonl(path: Path, script: str, output: OutputDirectory, allow_truncated_last_line: bool = False) -> list[Any]:
     """Read an artifact of one JSON value per line; raises as `read_json` does."""
-    lines = _read(path, script, output).split(b"\n")
-    truncated = lines.pop()  # what follows the last newline: nothing, in a complete file
-    if truncated and not allow_truncated_last_line:
-        lines.append(truncated)
+    with _reading(path, script, output):
+        *lines, last = path.read_bytes().split(b"\n")  # in a complete file, nothing follows the last newline
+        return [_parse(line) for line in (lines if allow_truncated_last_line else [*lines, last]) if line.strip()]
+
+
+@contextlib.contextmanager
+def _reading(path: Path, script: str, output: OutputDirectory) -> Iterator[None]:
     try:
-        return [json.loads(line, parse_constant=_refuse_constant) for line in lines if line.strip()]
+        yield
+    except (FileNotFoundError, NotADirectoryError):
+        raise UserError(f"{path} is missing; write it with: {rerun_command(script, output)}") from None
     except (ValueError, RecursionError):
-        raise UserError(f"{path} has a broken line; write it again with: {rerun_command(script, output)}") from None
+        raise UserError(f"{path} is not complete JSON; write it again with: {rerun_command(script, output)}") from None
 
 
-# ---- provenance ----------------------------------------------------------------------------------------------------
+def _parse(data: bytes) -> Any:
+    return json.loads(data, parse_constant=_refuse)
+
+
+def _refuse(constant: str) -> None:
+    raise ValueError(f"{constant} is no JSON")  # NaN and Infinity, which Python would accept
 
 
 def sha256_of(path: Path) -> str:
@@ -177,26 +166,21 @@ def load_verified_manifest(script: str, output: OutputDirectory, inputs: bool = 
         UserError: if the manifest is missing or broken, if an output is not what the step wrote, or if an input has
             changed since (the step is stale). The sentence names the file and the command.
     """
-    path = output.root / MANIFESTS[script]
+    path = output.manifests[script]
     manifest = read_json(path, script, output)
     again = f"run again: {rerun_command(script, output)}"
-    complaints = {"outputs": f"is not the file that {script} wrote"}
-    if inputs:
-        complaints["inputs"] = f"has changed since {script} read it"
+    complaints = {"outputs": f"is not the file that {script} wrote", "inputs": f"has changed since {script} read it"}
     try:
-        for kind, complaint in complaints.items():
+        for kind in ("outputs", "inputs") if inputs else ("outputs",):
             for name, sha256 in manifest[kind].items():
                 file = output.root / name
                 if not file.resolve().is_relative_to(output.root.resolve()):
                     raise UserError(f"{path} names a file outside of {output.root}; {again}")
                 if not file.is_file() or sha256_of(file) != sha256:
-                    raise UserError(f"{file} {complaint}; {again}")
+                    raise UserError(f"{file} {complaints[kind]}; {again}")
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{path} was not written by this version of {script}; {again}") from None
     return manifest
-
-
-# ---- one run at a time ---------------------------------------------------------------------------------------------
 
 
 @contextlib.contextmanager
@@ -208,26 +192,23 @@ def lock_output_dir(output: OutputDirectory, script: str) -> Iterator[None]:
     Raises:
         UserError: if another run holds it, with the name and process id of that run.
     """
-    from filelock import FileLock, Timeout
-
     if os.environ.get("RANK", "0") != "0":
         yield
         return
     output.root.mkdir(parents=True, exist_ok=True)
-    holder = output.root / ".lock-holder.json"
+    holder = output.root / ".lock-holder"
     lock = FileLock(output.root / ".lock")
     try:
         lock.acquire(timeout=0)
     except Timeout:
         who = "another run"
-        with contextlib.suppress(OSError, ValueError, KeyError):
-            other = json.loads(holder.read_text(encoding="utf-8"))
-            who = f"{other['script']} (process {other['process']})"
+        with contextlib.suppress(FileNotFoundError):
+            who = holder.read_text(encoding="utf-8")
         raise UserError(f"{who} is working in {output.root}; wait for it, or choose another --output-dir") from None
     try:
         for folder in (output.root, *output.root.glob("0*/")):
             remove_stale_temp_files(folder)
-        write_json(holder, {"script": script, "process": os.getpid()})
+        write_text(holder, f"{script} (process {os.getpid()})")
         yield
     finally:
         holder.unlink(missing_ok=True)

@@ -22,8 +22,7 @@ def bounded(kind: type, low: float, high: float, exclusive_low: bool = False) ->
         except (ValueError, OverflowError):
             what = "a whole" if kind is int else "a"
             raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {what} number") from None
-        # NaN fails every comparison.
-        if not ((low < value if exclusive_low else low <= value) and value <= high):
+        if not low <= value <= high or (exclusive_low and value == low):  # NaN fails every comparison
             bounds = f"{'above' if exclusive_low else 'at least'} {low:g} and at most {high:g}"
             raise argparse.ArgumentTypeError(f"{text[:40]} is out of bounds; it must be {bounds}")
         return value
@@ -31,18 +30,16 @@ def bounded(kind: type, low: float, high: float, exclusive_low: bool = False) ->
     return parse
 
 
-def output_directory(text: str) -> OutputDirectory:
-    """An argparse type: the folder of one experiment."""
-    if not text.strip() or "\0" in text:
-        raise argparse.ArgumentTypeError("it needs the name of a folder")
-    return OutputDirectory(Path(text))
-
-
 def model_name(text: str) -> str:
     """An argparse type: `embedded`, a hub id or a folder."""
     if not text.strip() or "\0" in text:
-        raise argparse.ArgumentTypeError("it needs embedded, a hub id or a folder")
+        raise argparse.ArgumentTypeError("it needs a name")
     return text
+
+
+def output_directory(text: str) -> OutputDirectory:
+    """An argparse type: the folder of one experiment."""
+    return OutputDirectory(Path(model_name(text)))
 
 
 def add_output_dir(parser: argparse.ArgumentParser) -> None:
@@ -78,11 +75,11 @@ def run_main(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
     for stream in (sys.stdout, sys.stderr):  # Windows consoles and LANG=C are not UTF-8; emojis are
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(encoding="utf-8", errors="replace")
-    _treat_sigterm_as_interrupt()
+    with contextlib.suppress(ValueError, OSError):  # not in the main thread: leave the signal alone
+        signal.signal(signal.SIGTERM, _interrupt)
     try:
         return main(argv) or 0
-    except BrokenPipeError:
-        # The reader of our output is gone (`| head`).
+    except BrokenPipeError:  # the reader of our output is gone (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (Exception, KeyboardInterrupt) as error:
@@ -99,6 +96,11 @@ def run_main(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
         return 2
 
 
+def _interrupt(signum: int, frame: object) -> None:
+    """Let SIGTERM unwind like Ctrl+C, so that temporary files are removed and training can save its checkpoint."""
+    raise KeyboardInterrupt("SIGTERM")
+
+
 def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
     """The interrupt that a library's clean-up turned into an error of its own, or None."""
     while error is not None and not isinstance(error, KeyboardInterrupt):
@@ -110,8 +112,6 @@ def _user_message_for(error: Exception) -> str | None:
     """The sentence for an error the user can fix, or None for a bug of ours."""
     if isinstance(error, UserError):
         return str(error)
-    if isinstance(error, OSError):
-        return _os_error_message(error)
     text = str(error)
     # Native libraries report a full disk or exhausted memory with their own exception types.
     if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
@@ -120,12 +120,10 @@ def _user_message_for(error: Exception) -> str | None:
             "training, or --device cpu if it was a GPU"
         )
     full_disk = ("No space left", "File too large", "quota exceeded", "failed writing", "unexpected pos")
-    if any(words in text for words in full_disk):
-        return _os_error_message(OSError(errno.ENOSPC, ""))
-    return None
-
-
-def _os_error_message(error: OSError) -> str:
+    if not isinstance(error, OSError) and any(words in text for words in full_disk):
+        error = OSError(errno.ENOSPC, "")
+    if not isinstance(error, OSError):
+        return None
     where = f" ({error.filename})" if error.filename else ""
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
@@ -133,17 +131,5 @@ def _os_error_message(error: OSError) -> str:
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return f"no permission to read or write{where}; change it or choose another --output-dir"
         case errno.ENOTDIR | errno.EEXIST | errno.EISDIR:
-            return (
-                f"there is a file where a folder is needed, or a folder for a file{where}; choose another --output-dir"
-            )
+            return f"there is a file for a folder, or a folder for a file{where}; choose another --output-dir"
     return f"{error.strerror or error}{where}; fix it and run the same command again"
-
-
-def _treat_sigterm_as_interrupt() -> None:
-    """Let SIGTERM unwind like Ctrl+C, so that temporary files are removed and training can save its checkpoint."""
-
-    def interrupt(signum: int, frame: object) -> None:
-        raise KeyboardInterrupt("SIGTERM")
-
-    with contextlib.suppress(ValueError, OSError):  # not in the main thread: leave the signal alone
-        signal.signal(signal.SIGTERM, interrupt)

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True)
 class Rate:
-    """How often something was true: a fraction of 1, its 95 % Wilson interval [low, high], and of how many."""
+    """How often something was true, as a fraction of 1, and its 95 % interval [low, high], by Wilson (1927): it is
+    honest for few samples and for rates near 0 and 1."""
 
     rate: float
     low: float
@@ -18,8 +19,7 @@ class Rate:
 
 
 def rate_of(outcomes: Sequence[bool]) -> Rate:
-    """The rate of true outcomes. The Wilson interval (1927) is honest for few samples and for rates near 0 and 1."""
-    return rate_of_count(sum(map(bool, outcomes)), len(outcomes))
+    return rate_of_count(sum(outcomes), len(outcomes))
 
 
 def rate_of_count(successes: int, count: int) -> Rate:

@@ -70,21 +70,25 @@ def tiny_tokenizer():
     return wrapped
 
 
-def save_tiny_model(family: str, folder: Path, tokenizer) -> Path:
-    """A random model of two layers with that tokenizer; it trains in a second."""
+def random_model(family: str, vocab_size: int, **changes):
+    """A model of two layers; it trains in a second. `changes` are to its config."""
     import torch
     from transformers import AutoModelForCausalLM, Gemma3TextConfig, LlamaConfig
 
     torch.manual_seed(0)
-    sizes = {"vocab_size": len(tokenizer), "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
-    heads = {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
-    tokens = {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0}
+    settings = {"vocab_size": vocab_size, "hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2}
+    settings |= {"num_attention_heads": 2, "num_key_value_heads": 1, "head_dim": 8}
+    settings |= {"bos_token_id": 2, "eos_token_id": 1, "pad_token_id": 0, **changes}
     if family == "gemma":
-        layers = {"sliding_window": 512, "layer_types": ["sliding_attention", "full_attention"]}
-        config = Gemma3TextConfig(**sizes, **heads, **tokens, **layers)
+        layers = ["sliding_attention", "full_attention"] * (settings["num_hidden_layers"] // 2)
+        config = Gemma3TextConfig(**{"sliding_window": 512, "layer_types": layers, **settings})
     else:
-        config = LlamaConfig(**sizes, **heads, **tokens)
-    AutoModelForCausalLM.from_config(config).save_pretrained(folder)
+        config = LlamaConfig(**settings)
+    return AutoModelForCausalLM.from_config(config).eval()
+
+
+def save_tiny_model(family: str, folder: Path, tokenizer) -> Path:
+    random_model(family, len(tokenizer)).save_pretrained(folder)
     tokenizer.save_pretrained(folder)
     return folder
 
@@ -114,15 +118,15 @@ def tiny_model(shared, tiny_tokenizer) -> Path:
     return build_once(shared / "tiny-gemma", lambda folder: save_tiny_model("gemma", folder, tiny_tokenizer))
 
 
-def sample(text: str, label: str, system: str | None = SYSTEM) -> dict:
-    return conversation([(text, label)], system)
-
-
 def conversation(turns: list[tuple[str, str]], system: str | None = SYSTEM) -> dict:
     messages = [{"role": "system", "content": system}] if system else []
     for text, label in turns:
         messages += [{"role": "user", "content": text}, {"role": "assistant", "content": label}]
     return {"messages": messages}
+
+
+def sample(text: str, label: str, system: str | None = SYSTEM) -> dict:
+    return conversation([(text, label)], system)
 
 
 SMALL_DATA = [
@@ -153,12 +157,10 @@ STEPS = ("01_prepare_data.py", "02_split_data.py", "03_train_model.py", "04_plot
 def stages(shared, tiny_model) -> dict[str, tuple[Path, list[str]]]:
     """For each script, an output directory in which all steps before it are done, and its flags; `done` is the last."""
     data = shared / "small_data.json"
-    flags = {
+    flags = {script: [] for script in STEPS} | {
         "01_prepare_data.py": ["--data", str(data)],
         "02_split_data.py": ["--validation-fraction", "0.4"],
         "03_train_model.py": ["--model", str(tiny_model), "--epochs", "2", "--learning-rate", "0.01"],
-        "04_plot_loss.py": [],
-        "05_test_base.py": [],
     }
 
     def build(folder: Path) -> None:
@@ -182,22 +184,14 @@ def small_data(write_data) -> Path:
     return write_data(SMALL_DATA, "data.json")
 
 
-@pytest.fixture
-def prepared(stages, tmp_path) -> Path:
-    """An output directory after steps 1 and 2."""
-    return copy_of(stages["03_train_model.py"], tmp_path)
+def output_before(stage: str):
+    """A fixture: a copy of the output directory before that script has run."""
+    return pytest.fixture(lambda stages, tmp_path: copy_of(stages[stage], tmp_path))
 
 
-@pytest.fixture
-def trained(stages, tmp_path) -> Path:
-    """An output directory after step 3, with the tiny model."""
-    return copy_of(stages["04_plot_loss.py"], tmp_path)
-
-
-@pytest.fixture
-def evaluated(stages, tmp_path) -> Path:
-    """An output directory after step 5."""
-    return copy_of(stages["done"], tmp_path)
+prepared = output_before("03_train_model.py")
+trained = output_before("04_plot_loss.py")
+evaluated = output_before("done")
 
 
 @pytest.fixture

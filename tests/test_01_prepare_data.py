@@ -82,19 +82,14 @@ def test_of_many_problems_twenty_are_printed_and_all_are_written(stubs, write_da
     assert not (output / "01_data/problems.json").exists()
 
 
-def test_a_wrapped_pretty_printed_object_is_read(stubs, write_data, tmp_path):
-    """It was 56,206 lines of errors once."""
-    path = write_data(json.dumps({"data": SMALL_DATA}, ensure_ascii=False, indent=1))
-    assert prepare(path, tmp_path / "out") == 0
-    assert report_of(tmp_path / "out")["samples"] == 17
-
-
-def test_repeats_are_dropped_and_conflicts_listed(stubs, tmp_path, capsys):
+def test_repeats_are_dropped_and_conflicts_and_near_duplicates_listed(stubs, tmp_path, capsys):
     path = Path(__file__).parent / "data/cases/31-duplicates.csv"
     assert prepare(path, tmp_path / "out", "--drop-duplicates") == 0
     said = capsys.readouterr().out
     assert "sample 2: labelled 😴, but 😀 in sample 1" in said and "Dropped 1 of 5 samples" in said
     assert "samples 1 and 2 are 100% alike, with different labels" in said
+    [pair] = report_of(tmp_path / "out")["near_duplicates"]
+    assert (pair["first"], pair["second"], pair["similarity"]) == (1, 2, 1.0)
 
 
 def test_labels_that_are_words(stubs, write_data, tmp_path, capsys):
@@ -149,15 +144,3 @@ def test_bad_arguments(stubs, flags, small_data, tmp_path, capsys):
     assert prepare(small_data, tmp_path / "out", *flags.split()) == 2
     assert "Traceback" not in capsys.readouterr().err
     assert not (tmp_path / "out").exists()
-
-
-def test_near_duplicates_are_listed_as_pairs(stubs, write_data, tmp_path, capsys):
-    rows = [
-        *SMALL_DATA,
-        sample("夜中に窓がガタガタと鳴ってるよ", "😀"),
-        sample("夜中に窓がガタガタと鳴ってるよね", "😤"),
-    ]
-    assert prepare(write_data(rows), tmp_path / "out") == 0
-    [pair] = report_of(tmp_path / "out")["near_duplicates"]
-    assert (pair["first"], pair["second"]) == (18, 19) and pair["similarity"] > 0.6
-    assert "samples 18 and 19 are 93% alike, with different labels: 夜中に" in capsys.readouterr().out

@@ -20,14 +20,14 @@ def make_run(root, rows, finished=True, samples=SMALL_DATA, validation=SMALL_DAT
     output = OutputDirectory(root)
     write_jsonl(output.train, samples)
     write_jsonl(output.validation, validation)
+    write_jsonl(output.loss_history, rows)
     split = hash_files(output, [output.train, output.validation])
     write_json(output.split, {"inputs": {}, "outputs": split})
-    write_jsonl(output.loss_history, rows)
-    started = {"settings": {"epochs": 4, "learning_rate": 5e-4, **settings}, "inputs": split}
-    write_json(output.training / "settings.json", started)
+    run = {"settings": {"epochs": 4, "learning_rate": 5e-4, **settings}, "inputs": split}
+    write_json(output.training / "settings.json", run)
     if finished:
-        record = {**started, "outputs": hash_files(output, [output.loss_history]), "best_epoch": 2, "seconds": 600}
-        write_json(output.run, record | {"ended": "finished"})
+        run |= {"outputs": hash_files(output, [output.loss_history])}
+        write_json(output.run, run | {"best_epoch": 2, "seconds": 600, "ended": "finished"})
     return output
 
 
@@ -42,9 +42,8 @@ def output(tmp_path):
 def test_it_writes_the_picture_and_the_same_diagnosis_each_time(output, capsys):
     assert run_script(PLOT, "--output-dir", output.root) == 0
     shown, first = capsys.readouterr().out, output.diagnosis.read_bytes()
-    assert (
-        "Overfitting from epoch 3 on" in shown and f"Next: uv run 05_test_base.py --output-dir {output.root}" in shown
-    )
+    assert "Overfitting from epoch 3 on" in shown
+    assert f"Next: uv run 05_test_base.py --output-dir {output.root}" in shown
     assert run_script(PLOT, output.root) == 0
     assert output.diagnosis.read_bytes() == first and output.loss_plot.stat().st_size > 10_000
     found = json.loads(first)

@@ -11,6 +11,8 @@ import sys
 import pytest
 from conftest import ROOT, SYSTEM, run_script
 
+from emojitune.artifacts import write_json
+
 SCRIPT = "06_test_finetuned_single.py"
 
 
@@ -30,7 +32,7 @@ def chat(stages, monkeypatch, capsys):
 
 def test_one_reply_per_line_and_nothing_else(chat):
     status, out, err = chat("今日は最高\n\n 　\nもう無理\n")
-    assert (status, err) == (0, "") and len(out.split("\n")) == 3
+    assert (status, err, out.count("\n")) == (0, "", 2)
     assert chat("今日は最高\nもう無理\n") == (0, out, "")  # stateless and greedy: always the same
 
 
@@ -55,17 +57,18 @@ def test_over_long_and_strange_input_is_cut_with_a_note_never_an_error(chat):
     assert status == 0 and "only the first 1024 tokens" in err and len(out.split("\n")) == 5
 
 
-def test_pipes_of_windows_are_read_rightly(chat):
-    expected = [json.loads(line)["text"] for line in chat("今日は最高\r\nもう無理\n", "--json")[1].splitlines()]
-    assert expected == ["今日は最高", "もう無理"]
-    for encoding in ("utf-8-sig", "cp932"):
-        _, out, _ = chat("今日は最高\r\nもう無理".encode(encoding), "--json")
-        assert [json.loads(line)["text"] for line in out.splitlines()] == expected
+@pytest.mark.parametrize("encoding", ["utf-8", "utf-8-sig", "cp932"])
+def test_pipes_of_windows_are_read_rightly(encoding, chat):
+    _, out, _ = chat("今日は最高\r\nもう無理".encode(encoding), "--json")
+    assert [json.loads(line)["text"] for line in out.splitlines()] == ["今日は最高", "もう無理"]
+
+
+def test_other_encodings_are_named_with_the_line(chat):
     status, _, err = chat("あ\n".encode() + "今日".encode("utf-16"))
     assert status == 2 and err == "error: line 2 of the input is neither UTF-8 nor Shift_JIS; save it as UTF-8\n"
 
 
-@pytest.mark.parametrize("flags", [("--system", " "), ("--base", "--compare"), ("--device", "tpu"), ("--top-p", "0")])
+@pytest.mark.parametrize("flags", [("--base", "--compare"), ("--top-p", "0")])
 def test_bad_arguments(flags, tmp_path, capsys):
     assert run_script(SCRIPT, "--output-dir", tmp_path, *flags) == 2
     assert "error:" in capsys.readouterr().err
@@ -78,21 +81,14 @@ def test_commands_that_it_names_work_when_pasted(chat, tmp_path):
         assert err.endswith(f"uv run 03_train_model.py --output-dir '{tmp_path}/my outputs'\n")
 
 
-def test_the_data_may_be_gone_but_the_model_must_be_the_one_that_was_trained(chat, trained):
+def test_the_data_may_be_gone_but_no_base_model_may_stand_for_the_fine_tuned_one(chat, trained):
     shutil.rmtree(trained / "01_data")
     shutil.rmtree(trained / "02_split")
     assert chat("あ\n", output=trained)[0] == 0
-    with (trained / "03_model/model.safetensors").open("ab") as file:
-        file.write(b"\0")
-    status, _, err = chat("あ\n", output=trained)
-    assert status == 2 and "model.safetensors is not the file that 03_train_model.py wrote" in err
-
-
-def test_a_base_model_in_disguise_is_refused(chat, trained):
     path = trained / "03_training/run.json"
     run = json.loads(path.read_text(encoding="utf-8"))
     run["base_model"]["weights"] = {"model.safetensors": run["outputs"]["03_model/model.safetensors"]}
-    path.write_text(json.dumps(run), encoding="utf-8")
+    write_json(path, run)
     status, _, err = chat("あ\n", output=trained)
     assert status == 2 and "the base model's own weights" in err
 
@@ -112,7 +108,7 @@ def test_interactive_chat_greets_replies_and_leaves_cleanly(stages):
                 os.write(leader, typed.pop())
     except OSError:  # the other end is closed
         pass
-    assert process.wait(timeout=60) == 0, said.decode(errors="replace")
     text = said.decode(errors="replace")
+    assert process.wait(timeout=60) == 0, text
     assert "Loading the model …" in text and "Chat started. Press Ctrl+C to exit." in text
     assert f"uv run {SCRIPT} --system '{SYSTEM}' --output-dir {output}" in text

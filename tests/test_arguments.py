@@ -32,6 +32,7 @@ def flags_of(script: str) -> list[tuple[str, bool]]:
 
 
 EVERY_FLAG = [(script, flag, takes) for script in SCRIPTS for flag, takes in flags_of(script)]
+assert {script for script, _, _ in EVERY_FLAG} == set(SCRIPTS) and len(EVERY_FLAG) > 40
 
 
 def refused(script, arguments, folder, capsys):
@@ -40,11 +41,6 @@ def refused(script, arguments, folder, capsys):
     assert "Traceback" not in said.err
     assert len(re.findall(r"error: ", said.err)) == 1, said.err
     assert not list(folder.rglob("*")), arguments
-
-
-def test_every_script_has_flags():
-    assert {script for script, _, _ in EVERY_FLAG} == set(SCRIPTS)
-    assert len(EVERY_FLAG) > 40
 
 
 @pytest.mark.parametrize(("script", "flag", "takes"), EVERY_FLAG, ids=str)

@@ -31,20 +31,15 @@ def test_an_interrupt_is_one_even_when_a_library_fails_at_cleaning_up(signal, st
     assert capsys.readouterr().err.strip() == ""
 
 
-def test_an_error_the_user_can_fix_is_a_sentence_and_a_bug_is_not_hidden(capsys):
+def test_an_error_the_user_can_fix_is_a_sentence_and_a_bug_is_not_hidden(capsys, monkeypatch):
     assert ends_with(UserError("name it")) == 2
     assert capsys.readouterr().err == "error: name it\n"
+    monkeypatch.setenv("EMOJITUNE_TRACEBACK", "1")
     assert ends_with(MemoryError()) == 2
-    assert "--batch-size" in capsys.readouterr().err
+    said = capsys.readouterr().err
+    assert "Traceback" in said and "--batch-size" in said
     with pytest.raises(ValueError, match="bug"):
         ends_with(ValueError("bug"))
-
-
-def test_the_traceback_behind_a_sentence_can_be_asked_for(capsys, monkeypatch):
-    monkeypatch.setenv("EMOJITUNE_TRACEBACK", "1")
-    assert ends_with(UserError("name it")) == 2
-    said = capsys.readouterr().err
-    assert "Traceback" in said and "error: name it" in said
 
 
 def test_a_console_that_is_not_utf8_shows_emojis_all_the_same():

@@ -6,12 +6,12 @@ import re
 import gguf
 import pytest
 import torch
-from conftest import ROOT, SYSTEM, run_script
-from transformers import AutoModelForCausalLM, AutoTokenizer, Gemma3ForCausalLM, Gemma3TextConfig, GgufConfig
+from conftest import ROOT, SYSTEM, random_model, run_script
+from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from emojitune.artifacts import OutputDirectory, hash_files, write_json
 from emojitune.model import base_model
-from emojitune.model.loading import load_model, load_tokenizer, save_tokenizer
+from emojitune.model.loading import load_model, save_tokenizer
 
 SCRIPT = "export_gguf.py"
 DATA = ROOT / "training_data_emotion_jp.json"
@@ -25,47 +25,39 @@ def finish(output, model, tokenizer, **run):
     write_json(output.run, {**record, "outputs": hash_files(output, output.model.iterdir())})
 
 
+def change_run(output, **changes):
+    write_json(output.run, json.loads(output.run.read_text(encoding="utf-8")) | changes)
+
+
 def read_back(folder, kind):
-    return AutoModelForCausalLM.from_pretrained(
-        folder,
-        gguf_file=f"emojitune-{kind}.gguf",
-        dtype=torch.float32,
-        quantization_config=GgufConfig(dequantize=True),
-    )
+    plain = {"dtype": torch.float32, "quantization_config": GgufConfig(dequantize=True)}
+    return AutoModelForCausalLM.from_pretrained(folder, gguf_file=f"emojitune-{kind}.gguf", **plain)
+
+
+def add_noise(model, size):
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for parameter in model.model.layers.parameters():
+            parameter.add_(size * torch.randn_like(parameter))
 
 
 @pytest.fixture
 def small(tmp_path, tiny_tokenizer, monkeypatch):
     """An output directory with a tiny random model, and the GGUF file of its base, without weights."""
-    config = Gemma3TextConfig(
-        vocab_size=len(tiny_tokenizer),
-        hidden_size=32,
-        intermediate_size=64,
-        num_hidden_layers=2,
-        num_attention_heads=2,
-        num_key_value_heads=1,
-        head_dim=32,
-    )
-    torch.manual_seed(0)
-    model = Gemma3ForCausalLM(config)
-    with torch.no_grad():
-        for parameter in model.parameters():  # norm weights start at zero
-            parameter.add_(0.1 * torch.randn_like(parameter))
+    model = random_model("gemma", len(tiny_tokenizer), hidden_size=32, intermediate_size=64, head_dim=32)
+    add_noise(model, 0.1)  # norm weights start at zero
     output = OutputDirectory(tmp_path / "出力 1")
     finish(output, model, tiny_tokenizer)
 
     def assemble(folder):
         writer = gguf.GGUFWriter(folder / "model.gguf", "gemma3")
         writer.add_name("Gemma")
-        writer.add_context_length(64)
-        writer.add_embedding_length(32)
-        writer.add_block_count(2)
-        writer.add_feed_forward_length(64)
-        writer.add_head_count(2)
-        writer.add_head_count_kv(1)
-        writer.add_key_length(32)
-        writer.add_token_list([f"token{index}" for index in range(config.vocab_size)])
-        writer.add_token_scores([-float(index) for index in range(config.vocab_size)])
+        sizes = {"context_length": 64, "embedding_length": 32, "block_count": 2, "feed_forward_length": 64}
+        sizes |= {"attention.head_count": 2, "attention.head_count_kv": 1, "attention.key_length": 32}
+        for name, size in sizes.items():
+            writer.add_uint32(f"gemma3.{name}", size)
+        writer.add_token_list([f"token{index}" for index in range(len(tiny_tokenizer))])
+        writer.add_token_scores([-float(index) for index in range(len(tiny_tokenizer))])
         writer.add_file_type(15)
         writer.write_header_to_file()
         writer.write_kv_data_to_file()
@@ -92,11 +84,7 @@ def test_every_weight_comes_back(small, kind, error, caplog):
     assert contents["tokenizer.ggml.tokens"][:2] == ["token0", "token1"]
     assert "generation -%}" not in contents["tokenizer.chat_template"]
     assert "Duplicated" not in caplog.text
-    assert sorted(path.name for path in output.root.iterdir() if path.name != ".lock") == [
-        "03_model",
-        "03_training",
-        "export",
-    ]
+    assert {path.name for path in output.root.iterdir()} - {".lock"} == {"03_model", "03_training", "export"}
 
 
 def test_ollama_sends_the_prompt_that_training_used(small, tiny_tokenizer, capsys):
@@ -117,7 +105,7 @@ def test_ollama_sends_the_prompt_that_training_used(small, tiny_tokenizer, capsy
 @pytest.mark.parametrize(("system", "quotes"), [('"""\nFROM x', 4), (None, 2)])
 def test_a_system_prompt_cannot_end_its_own_quotes(small, system, quotes):
     output, _ = small
-    write_json(output.run, {**json.loads(output.run.read_text(encoding="utf-8")), "system_prompt": system})
+    change_run(output, system_prompt=system)
     assert run_script(SCRIPT, "--output-dir", output.root) == 0
     modelfile = (output.root / "export/Modelfile").read_text(encoding="utf-8")
     assert modelfile.count('"""') == quotes and ("\nSYSTEM" in modelfile) == bool(system)
@@ -127,10 +115,7 @@ def test_a_system_prompt_cannot_end_its_own_quotes(small, system, quotes):
 def test_what_cannot_be_exported_is_one_sentence(small, problem, tmp_path, capsys):
     output, _ = small
     if problem == "other base":
-        write_json(
-            output.run,
-            {**json.loads(output.run.read_text(encoding="utf-8")), "base_model": {"name": "Qwen/Qwen3-0.6B"}},
-        )
+        change_run(output, base_model={"name": "Qwen/Qwen3-0.6B"})
     elif problem == "changed weights":
         (output.model / "model.safetensors").write_bytes(b"other")
     else:
@@ -142,14 +127,10 @@ def test_what_cannot_be_exported_is_one_sentence(small, problem, tmp_path, capsy
 
 
 @pytest.mark.slow
-def test_the_real_model_survives(tmp_path):
+def test_the_real_model_survives(tokenizer, tmp_path):
     """As if fine-tuned: the embedded model with every matrix changed a little."""
-    tokenizer = load_tokenizer(base_model.find_base_model("embedded").folder)
     model = load_model(base_model.find_base_model("embedded").folder, torch.device("cpu"), torch.float32)
-    torch.manual_seed(0)
-    with torch.no_grad():
-        for parameter in model.model.layers.parameters():
-            parameter.add_(1e-3 * torch.randn_like(parameter))
+    add_noise(model, 1e-3)
     output = OutputDirectory(tmp_path)
     finish(output, model, tokenizer)
     assert run_script(SCRIPT, "--output-dir", tmp_path) == 0

@@ -42,5 +42,5 @@ def test_functions_and_files_are_short(path):
 
 
 def test_the_package_does_not_grow():
-    """The goal is 3,000 lines; lower the bound with each piece that goes."""
-    assert sum(path.read_text(encoding="utf-8").count("\n") for path in PACKAGE) <= 4200
+    """Lower the bound with each piece that goes."""
+    assert sum(path.read_text(encoding="utf-8").count("\n") for path in PACKAGE) <= 3810

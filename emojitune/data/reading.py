@@ -1,13 +1,12 @@
 """Read the datasets that people bring: many formats and shapes become rows with messages."""
 
-import codecs
 import csv
 import gzip
 import io
 import json
 import re
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -23,15 +22,12 @@ from emojitune.data.validation import Problem
 WORDS_SYSTEM_PROMPT = "このツイートを分類してください"  # for a table whose labels are words
 
 # The names that a column goes by, the likeliest first; upper and lower case are the same.
-COLUMN_NAMES = {
-    "text": ("text", "tweet", "sentence", "content", "本文", "ツイート", "テキスト"),
-    "label": ("label", "emoji", "emotion", "ラベル", "絵文字", "感情"),
-    "system": ("system", "system_prompt"),
-}
+TEXT_COLUMNS = ("text", "tweet", "sentence", "content", "本文", "ツイート", "テキスト")
+LABEL_COLUMNS = ("label", "emoji", "emotion", "ラベル", "絵文字", "感情")
+SYSTEM_COLUMNS = ("system", "system_prompt")
 ROLES = {"developer": "system", "human": "user", "model": "assistant", "gpt": "assistant"}
 
 _TABLES, _JSON = (".csv", ".tsv"), (".json", ".jsonl", ".ndjson")
-_BOMS = {codecs.BOM_UTF16_LE: "utf-16", codecs.BOM_UTF16_BE: "utf-16"}
 
 
 @dataclass(frozen=True)
@@ -53,9 +49,9 @@ def read_dataset(source: str, options: ReadingOptions) -> tuple[list[Any], str]:
         UserError: if it cannot be found, decoded or parsed, or if its columns are not recognised.
     """
     path = Path(source)
-    is_file = path.exists() or path.parent.is_dir() or path.suffix.lower() in (*_TABLES, *_JSON, ".gz", ".parquet")
-    is_hub_id = not is_file and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source)
-    rows = _read_hub(source) if is_hub_id else _read_file(path, options.encoding)
+    is_file = path.parent.is_dir() or path.suffix.lower() in (*_TABLES, *_JSON, ".gz", ".parquet")
+    is_on_hub = not is_file and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source)
+    rows = _read_hub(source) if is_on_hub else _read_file(path, options.encoding)
     if not rows:
         raise UserError(f"{source} holds no samples")
     return _as_conversations(rows, source, options)
@@ -100,17 +96,17 @@ def _read_file(path: Path, encoding: str | None) -> list[Any]:
     suffix = path.suffix.lower()
     if suffix in _JSON or (suffix not in _TABLES and text.lstrip().startswith(("[", "{"))):
         return _parse_json(path, re.sub(r"\r\n?", "\n", text))
-    return list(_parse_table(path, text.lstrip("\r\n")))
+    return _parse_table(path, text.lstrip("\r\n"))
 
 
 def _decode(path: Path, data: bytes, encoding: str | None) -> str:
-    encoding = encoding or _BOMS.get(data[:2], "utf-8")
+    encoding = encoding or ("utf-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else "utf-8")
     try:
         return data.decode(encoding).removeprefix("\ufeff")
-    except UnicodeError as error:
-        damage = f"it is damaged at byte {getattr(error, 'start', 0)}; save it again as UTF-8"
     except LookupError:
         raise UserError(f"{encoding} is not an encoding; try --encoding cp932 for example") from None
+    except UnicodeError as error:
+        damage = f"it is damaged at byte {getattr(error, 'start', 0)}; save it again as UTF-8"
     # In a wrong encoding, Japanese becomes half-width kana, private characters or what no encoding has.
     others = ("utf-16-le", "utf-16-be") if b"\0" in data else ("utf-8", "cp932", "euc_jp")
     wrong = re.compile("[\ue000-\uf8ff\uff61-\uff9f\ufffd\0]")
@@ -138,51 +134,47 @@ def _parse_json(path: Path, text: str) -> list[Any]:
 
 def _parse_objects(text: str) -> list[Any]:
     """Objects one after the other: JSONL, or pretty-printed. A broken one is skipped up to the next line with a {."""
-    decoder, nonspace = json.JSONDecoder(), re.compile(r"\S")
+    decoder, blank = json.JSONDecoder(), re.compile(r"\s*")
     rows: list[Any] = []
-    start, counted, line = 0, 0, 1
-    while found := nonspace.search(text, start):
-        start = found.start()
+    start, end, line = 0, 0, 1
+    while (following := blank.match(text, end).end()) < len(text):
+        line += text.count("\n", start, following)
+        start = following
         try:
             row, end = decoder.raw_decode(text, start)
         except (ValueError, RecursionError):
-            row, end = None, start
-        if isinstance(row, dict):
-            rows.append(row)
-            start = end
-            continue
-        line += text.count("\n", counted, start)
-        counted = start
-        rows.append(Problem(0, f"line {line} is not JSON", text[start : start + 100].split("\n")[0]))
-        start = text.find("\n{", start) + 1 or len(text)
+            row = None
+        if not isinstance(row, dict):
+            row = Problem(0, f"line {line} is not JSON", text[start : start + 100].split("\n")[0])
+            end = text.find("\n{", start) + 1 or len(text)
+        rows.append(row)
     return rows
 
 
-def _parse_table(path: Path, text: str) -> Iterator[Any]:
+def _parse_table(path: Path, text: str) -> list[Any]:
     csv.field_size_limit(2**31 - 1)
     delimiter = max(",;\t", key=text.split("\n")[0].count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    header: list[str] = []
-    while True:
-        line = reader.line_num + 1
-        try:
-            cells = next(reader, None)
-        except csv.Error:
-            raise UserError(
-                f"{path}, line {line}: a quotation mark opens a text there that has no proper end; write a mark inside "
-                'of a text as "", and put the text into marks'
-            ) from None
-        if cells is None:
-            return
-        if not any(cell.strip() for cell in cells):
-            continue
-        if not header:
-            header = cells
-        elif len(cells) != len(header):
-            counts = f"{len(cells)} columns, the header {len(header)}"
-            yield Problem(0, f"line {line} has {counts}; quote a text with {delimiter!r} in it", delimiter.join(cells))
-        else:
-            yield dict(zip(header, cells, strict=True))
+    rows: list[Any] = []
+    header, line = None, 1
+    try:
+        for cells in reader:
+            if not any(map(str.strip, cells)):
+                pass
+            elif header is None:
+                header = cells
+            elif len(cells) == len(header):
+                rows.append(dict(zip(header, cells, strict=True)))
+            else:
+                what = f"line {line} has {len(cells)} columns, the header {len(header)}; quote a text with "
+                rows.append(Problem(0, f"{what}{delimiter!r} in it", delimiter.join(cells)))
+            line = reader.line_num + 1
+    except csv.Error:
+        raise UserError(
+            f"{path}, line {line}: a quotation mark opens a text there that has no proper end; write a mark inside "
+            'of a text as "", and put the text into marks'
+        ) from None
+    return rows
 
 
 # ---- shapes --------------------------------------------------------------------------------------------------------
@@ -194,25 +186,31 @@ def _as_conversations(rows: Sequence[Any], source: str, options: ReadingOptions)
     columns = list(dict.fromkeys(name for row in objects for name in row))
     if not columns:
         return rows, "nothing, since no row has named columns"
-    chosen = {role: getattr(options, f"{role}_column") for role in COLUMN_NAMES}
-    names = {role: [name.strip().casefold()] if name else COLUMN_NAMES[role] for role, name in chosen.items()}
-    text, label, system = (next((name for name in names[role] if name in columns), None) for role in names)
-    shape = next((shape for shape in _SHAPES if set(shape) <= set(columns)), None)
-    used, default_system = {system: "the system prompt"} if system else {}, None
-    if chosen["system"] and not system:
-        shape = text = None
-    if shape and not (chosen["text"] or chosen["label"]):
-        used, convert = dict.fromkeys(shape, "the conversation") | used, _SHAPES[shape]
-    elif text and label:
-        used, convert = {text: "the text", label: "the label"} | used, partial(_turn, text=text, label=label)
-        if not system:
-            labels = [fully_qualified(str(row.get(label)).strip()) for row in objects]
-            default_system = DEFAULT_SYSTEM_PROMPT if are_emojis(labels) else WORDS_SYSTEM_PROMPT
-    else:
+
+    def column(chosen: str | None, common_names: Sequence[str]) -> str | None:
+        names = [chosen.strip().casefold()] if chosen else common_names
+        return next((name for name in names if name in columns), None)
+
+    text, label = column(options.text_column, TEXT_COLUMNS), column(options.label_column, LABEL_COLUMNS)
+    system = column(options.system_column, SYSTEM_COLUMNS)
+    is_table = options.text_column or options.label_column
+    shape = next((shape for shape in _SHAPES if set(shape) <= set(columns) and not is_table), None)
+    if not (shape or (text and label)) or (options.system_column and not system):
         listed = sanitize(", ".join(columns), 200)
         raise UserError(
             f"{source} has the columns {listed}: choose among them with --text-column, --label-column, --system-column"
         )
+    if shape:
+        used, convert = dict.fromkeys(shape, "the conversation"), _SHAPES[shape]
+    else:
+        used, convert = {text: "the text", label: "the label"}, partial(_turn, text=text, label=label)
+    default_system = None
+    if system:
+        used[system] = "the system prompt"
+    elif not shape:
+        labels = [fully_qualified(str(row.get(label)).strip()) for row in objects]
+        default_system = DEFAULT_SYSTEM_PROMPT if are_emojis(labels) else WORDS_SYSTEM_PROMPT
+
     strings = {name for row in objects for name, value in row.items() if isinstance(value, str)}
     kept = [name for name in columns if name in strings and name not in {*used, *RESERVED_KEYS}]
     unused = [name for name in columns if name not in {*used, *kept, "small"}]
@@ -224,19 +222,14 @@ def _as_conversations(rows: Sequence[Any], source: str, options: ReadingOptions)
     taken = ", ".join(f"{name} as {meaning}" for name, meaning in used.items())
     taken += f"; the system prompt is {default_system}" if default_system else ""
     taken += f"; kept beside each sample: {', '.join(kept)}" if kept else ""
-    return rows, sanitize(taken + (f"; not used: {', '.join(unused)}" if unused else ""), 500)
+    taken += f"; not used: {', '.join(unused)}" if unused else ""
+    return rows, sanitize(taken, 500)
 
 
 def _turn(row: dict[str, Any], text: str, label: str) -> list[Any]:
     answer = row.get(label)
     answer = str(answer) if isinstance(answer, int) else answer  # classes are often numbers
     return [{"role": "user", "content": row.get(text)}, {"role": "assistant", "content": answer}]
-
-
-def _from_sharegpt(row: dict[str, Any]) -> Any:
-    from trl.data_utils import maybe_convert_to_chatml  # loads torch: only for a file that needs it
-
-    return maybe_convert_to_chatml({"conversations": row.get("conversations")})["messages"]
 
 
 def _from_alpaca(row: dict[str, Any]) -> list[Any]:
@@ -248,7 +241,7 @@ def _from_alpaca(row: dict[str, Any]) -> list[Any]:
 # What a row is, by the columns that it has.
 _SHAPES = {
     ("messages",): lambda row: row.get("messages"),
-    ("conversations",): _from_sharegpt,
+    ("conversations",): lambda row: row.get("conversations"),
     ("instruction", "input", "output"): _from_alpaca,
     ("instruction", "output"): _from_alpaca,
     ("prompt", "completion"): partial(_turn, text="prompt", label="completion"),
@@ -259,16 +252,16 @@ def _normalize(messages: Any, system: Any) -> Any:
     """Roles as system, user and assistant, content as text; `system` where the messages have none of their own."""
     if not isinstance(messages, list):
         return messages
-    normal = [_normalize_message(message) if isinstance(message, dict) else message for message in messages]
-    first = normal[0] if normal and isinstance(normal[0], dict) else {}
+    messages = [_normalize_message(message) if isinstance(message, dict) else message for message in messages]
+    first = messages[0] if messages and isinstance(messages[0], dict) else {}
     if first.get("role") != "system":
-        return [{"role": "system", "content": system}, *normal] if system else normal
-    content = first["content"]  # an empty system message is none
-    return normal[1:] if content is None or (isinstance(content, str) and not content.strip()) else normal
+        return [{"role": "system", "content": system}, *messages] if system else messages
+    is_empty = first["content"] is None or not str(first["content"]).strip()
+    return messages[1:] if is_empty else messages
 
 
 def _normalize_message(message: dict[str, Any]) -> dict[str, Any]:
-    role, content = message.get("role"), message.get("content")
+    role, content = message.get("role", message.get("from")), message.get("content", message.get("value"))  # ShareGPT
     role = ROLES.get(role.casefold(), role.casefold()) if isinstance(role, str) else role
     if isinstance(content, list) and content and all(isinstance(part, dict) and "text" in part for part in content):
         content = "".join(str(part["text"]) for part in content)

@@ -3,7 +3,7 @@
 import re
 import statistics
 from collections import Counter, defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emojitune.data.samples import Sample, count_labels, sanitize
@@ -12,17 +12,6 @@ from emojitune.stats import ci_half_width
 
 VALIDATION_FRACTION = 0.2  # the default of step 2
 SHOWN_PAIRS = 20
-
-# Samples per label. The story behind this project: 10 (8 after the split) overfit from the second epoch on, and 100
-# were the advice. Below 10 for validation, one more or less right moves a label's accuracy by more than ten points.
-FEW_SAMPLES, ENOUGH_SAMPLES, FEW_VALIDATION_SAMPLES = 20, 100, 10
-
-# The rarest label over the most frequent one. Below a half, always guessing the frequent labels begins to pay; He and
-# Garcia (2009) call 1:10 and beyond a real imbalance.
-UNEVEN, IMBALANCED = 0.5, 0.1
-
-MOSTLY_JAPANESE = 0.5  # of the characters; tweets are, even with wwww and brand names in them
-
 _JAPANESE = re.compile(r"[\u3000-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef々〆〤]")
 
 
@@ -39,7 +28,7 @@ class DatasetReport:
     conversations_by_turns: dict[int, int]
     text_characters: tuple[float, float, float]
     conversation_tokens: tuple[float, float, float]
-    japanese_ratio: float  # of the characters
+    japanese_ratio: float  # kana, kanji and Japanese punctuation, of all characters but white space
     fields: dict[str, dict[str, int]]  # the ten most frequent values of each
     expected_validation: int
     ci_half_width: float  # how closely that many samples show an accuracy of one half (95 %)
@@ -52,6 +41,7 @@ def summarize_dataset(samples: Sequence[Sample], token_lengths: Sequence[int]) -
     rarest = min(per_label.values())
     validation = round(len(samples) * VALIDATION_FRACTION)
     texts = [text for sample in samples for text in sample.texts]
+    characters = "".join("".join(texts).split())
     labels = [label for sample in samples for label in sample.labels]
     fields: dict[str, Counter[str]] = defaultdict(Counter)
     for name, value in (field for sample in samples for field in sample.fields.items()):
@@ -66,7 +56,7 @@ def summarize_dataset(samples: Sequence[Sample], token_lengths: Sequence[int]) -
         conversations_by_turns=dict(sorted(Counter(sample.turns for sample in samples).items())),
         text_characters=_summary([len(text) for text in texts]),
         conversation_tokens=_summary(token_lengths),
-        japanese_ratio=japanese_ratio(texts),
+        japanese_ratio=len(_JAPANESE.findall(characters)) / max(1, len(characters)),
         fields={name: dict(counts.most_common(10)) for name, counts in fields.items()},
         expected_validation=validation,
         ci_half_width=ci_half_width(validation),
@@ -76,23 +66,27 @@ def summarize_dataset(samples: Sequence[Sample], token_lengths: Sequence[int]) -
 
 def dataset_findings(report: DatasetReport) -> list[str]:
     """What a person should know before training on such a dataset, a sentence each."""
-    labels, japanese = len(report.samples_per_label), report.japanese_ratio
+    labels, evenness = len(report.samples_per_label), report.imbalance_ratio
     per_label, validation = report.samples / labels, report.expected_validation / labels
-    few, enough = per_label < FEW_SAMPLES, per_label >= 0.9 * ENOUGH_SAMPLES
-    target = f"{ENOUGH_SAMPLES * labels:,}"
-    uneven, imbalanced = report.imbalance_ratio < UNEVEN, report.imbalance_ratio < IMBALANCED
+    target = f"{100 * labels:,}"
+    # 10 samples per label (8 after the split) overfit from the second epoch on, and 100 were the advice, in the story
+    # behind this project. Below 10 for validation, one more or less right moves a label's accuracy by more than ten
+    # points. Below a half of the most frequent label, always guessing that one begins to pay; He and Garcia (2009) call
+    # 1:10 and beyond a real imbalance. Tweets are mostly Japanese even with wwww and brand names in them.
     findings = (
         (True, f"{report.samples:,} samples for {labels} labels: about {per_label - validation:.0f} per label to learn "
                f"from and {validation:.0f} to measure with."),
         (labels == 1, "There is one label only, so there is nothing to tell apart."),
-        (few, f"Expect overfitting after one or two epochs; {target} samples would do, or fewer labels (--labels)."),
-        (not few and not enough, f"Overfitting will come later than with ten per label; {target} would be better."),
-        (enough, "That is enough to learn from for several epochs."),
-        (validation < FEW_VALIDATION_SAMPLES,
+        (per_label < 20,
+         f"Expect overfitting after one or two epochs; {target} samples would do, or fewer labels (--labels)."),
+        (20 <= per_label < 90, f"Overfitting will come later than with ten per label; {target} would be better."),
+        (per_label >= 90, "That is enough to learn from for several epochs."),
+        (validation < 10,
          "So few validation samples per label say nothing about single labels, only about all together."),
-        (imbalanced, "The labels are far from even: the model will favour the frequent ones; try --per-label."),
-        (uneven and not imbalanced, "The labels are uneven; --per-label evens them out."),
-        (japanese < MOSTLY_JAPANESE, f"Only {japanese:.0%} of the characters are Japanese: is this the right file?"),
+        (evenness < 0.1, "The labels are far from even: the model will favour the frequent ones; try --per-label."),
+        (0.1 <= evenness < 0.5, "The labels are uneven; --per-label evens them out."),
+        (report.japanese_ratio < 0.5,
+         f"Only {report.japanese_ratio:.0%} of the characters are Japanese: is this the right file?"),
         (set(report.conversations_by_turns) == {1},
          "There are single turns only: in a running conversation the model will repeat itself, so chat statelessly."),
     )  # fmt: skip
@@ -128,12 +122,6 @@ def format_near_duplicates(pairs: Sequence[NearDuplicate], samples: Sequence[Sam
         texts = " / ".join(sanitize(text, 40) for text in pair.texts)
         lines.append(f"  samples {first.number} and {second.number} are {pair.similarity:.0%} alike{labels}: {texts}")
     return "\n".join(lines)
-
-
-def japanese_ratio(texts: Iterable[str]) -> float:
-    """The share of characters, white space left out, that are kana, kanji or Japanese punctuation."""
-    characters = "".join("".join(texts).split())
-    return len(_JAPANESE.findall(characters)) / max(1, len(characters))
 
 
 def _summary(values: Sequence[int]) -> tuple[float, float, float]:

@@ -59,41 +59,32 @@ def is_label(message: dict[str, Any]) -> bool:
     return message["role"] == "assistant" and message.get("weight") != 0
 
 
-def load_samples(rows: Iterable[dict[str, Any]]) -> list[Sample]:
-    """Samples of an artifact that step 1 or 2 wrote; its rows are valid already."""
-    return [
-        Sample(number, tuple(row["messages"]), fields_of(row), row.get("small") is True)
-        for number, row in enumerate(rows, 1)
-    ]
-
-
-def fields_of(row: dict[str, Any]) -> dict[str, str]:
-    """The strings of a row that are neither text nor label, fit for the screen."""
-    return {
+def sample_of(number: int, row: dict[str, Any]) -> Sample:
+    """The sample of a valid row; its strings that are neither text nor label are the fields, fit for the screen."""
+    fields = {
         sanitize(key, 100): sanitize(value, 100)
         for key, value in row.items()
         if isinstance(value, str) and key not in RESERVED_KEYS
     }
+    return Sample(number, tuple(row["messages"]), fields, row.get("small") is True)
+
+
+def load_samples(rows: Iterable[dict[str, Any]]) -> list[Sample]:
+    """Samples of an artifact that step 1 or 2 wrote; its rows are valid already."""
+    return [sample_of(number, row) for number, row in enumerate(rows, 1)]
 
 
 def sanitize(text: str, length: int | None = None) -> str:
     """`text` on one line for the screen: no control characters, terminal escapes or unpaired surrogates."""
-    clean = re.sub("[\n\r\t]", " ", text if length is None else text[: length + 1])
+    clean = re.sub("[\n\r\t]", " ", text[:length])
     clean = re.sub("[\0-\x1f\x7f-\x9f\ud800-\udfff]", "\N{REPLACEMENT CHARACTER}", clean)
-    return clean if length is None or len(clean) <= length else clean[:length] + "…"
+    return clean + "…" if len(clean) < len(text) else clean
 
 
 def count_labels(labels: Iterable[str]) -> dict[str, int]:
     """Counts of labels: the 25 of the shipped dataset first, in their order."""
     counts = Counter(labels)
     return {label: counts[label] for label in (*LABELS, *sorted(set(counts) - set(LABELS))) if label in counts}
-
-
-def samples_by_label(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
-    grouped: dict[str, list[Sample]] = defaultdict(list)
-    for sample in samples:
-        grouped[sample.label].append(sample)
-    return dict(grouped)
 
 
 # ---- choosing ------------------------------------------------------------------------------------------------------
@@ -115,16 +106,13 @@ def map_to_groups(samples: Sequence[Sample]) -> list[Sample]:
     Raises:
         UserError: if a label belongs to no known group.
     """
-    groups = {label: group_label(label) for sample in samples for label in sample.labels}
-    unknown = sorted(label for label, group in groups.items() if group is None)
+    unknown = {label for sample in samples for label in sample.labels if not group_label(label)}
     if unknown:
-        raise UserError(
-            f"--groups knows no emotion group for {', '.join(unknown[:20])}; leave it out, or add them in "
-            "emojitune/data/emojis.py"
-        )
+        names = ", ".join(sorted(unknown)[:20])
+        raise UserError(f"--groups knows no group for {names}; leave it out, or add them in emojitune/data/emojis.py")
 
     def grouped(message: dict[str, Any]) -> dict[str, Any]:
-        return {**message, "content": groups[message["content"]]} if is_label(message) else message
+        return {**message, "content": group_label(message["content"])} if is_label(message) else message
 
     return [replace(sample, messages=tuple(map(grouped, sample.messages))) for sample in samples]
 
@@ -137,24 +125,27 @@ def balance(
     Without `per_label`, as many as the rarest label allows in that proportion. No sample is repeated: a copy teaches
     nothing new, and one on each side of the split would be a leak. The small set comes first, then the file's order.
     """
-    weights = weights or {}
-    by_label = samples_by_label(samples)
+    by_label = _by_label(samples)
+    weight_of = {label: (weights or {}).get(label, 1) for label in by_label}
     if per_label is None:
-        per_label = min((len(group) / weights.get(label, 1) for label, group in by_label.items()), default=0)
+        per_label = min((len(group) / weight_of[label] for label, group in by_label.items()), default=0)
     kept = [
         sample
         for label, group in by_label.items()
-        for sample in _starters_first(group)[: math.floor(per_label * weights.get(label, 1) + 0.5)]
+        for sample in group[: math.floor(per_label * weight_of[label] + 0.5)]
     ]
     return sorted(kept, key=lambda sample: sample.number)
 
 
 def subsample(samples: Sequence[Sample], count: int) -> list[Sample]:
     """`count` samples, taken from the labels in turn so that none is left out before it must be."""
-    rounds = zip_longest(*map(_starters_first, samples_by_label(samples).values()))
-    in_turn = [sample for samples_of_round in rounds for sample in samples_of_round if sample]
+    in_turn = [sample for turn in zip_longest(*_by_label(samples).values()) for sample in turn if sample]
     return sorted(in_turn[:count], key=lambda sample: sample.number)
 
 
-def _starters_first(samples: Iterable[Sample]) -> list[Sample]:
-    return sorted(samples, key=lambda sample: not sample.starter)
+def _by_label(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
+    """The samples of each label, those of the small set first."""
+    grouped: dict[str, list[Sample]] = defaultdict(list)
+    for sample in samples:
+        grouped[sample.label].append(sample)
+    return {label: sorted(group, key=lambda sample: not sample.starter) for label, group in grouped.items()}

@@ -15,8 +15,7 @@ from emojitune.data.samples import Sample
 # Two texts above this Jaccard similarity of their character 3-grams are near duplicates: one word of them differs.
 NEAR_DUPLICATE_SIMILARITY = 0.6
 
-# Texts up to this length are near duplicates only if marks and white space are all that differs: another character in
-# a text of five is another text.
+# Up to this length, only marks and white space may differ: another character in a text of five is another text.
 SHORT_CHARACTERS = 12
 _CHUNK = 512  # texts compared with all the others at once; it bounds the memory
 
@@ -41,11 +40,10 @@ def near_duplicates(texts: Sequence[str]) -> Iterator[tuple[int, int, float]]:
         return {core} if core in short else {text[start : start + 3] for start in range(len(text) - 2)}
 
     # One row per text, one column per feature. By hand, since importing scikit-learn takes four times as long as this.
-    vocabulary: dict[str, int] = {}
-    rows = [[vocabulary.setdefault(feature, len(vocabulary)) for feature in features(text)] for text in squeezed]
-    ends = np.cumsum([0, *map(len, rows)])
-    entries = (np.ones(ends[-1], dtype=np.int32), np.array([i for row in rows for i in row], dtype=np.int32), ends)
-    matrix = csr_array(entries, shape=(len(rows), len(vocabulary)))
+    column: dict[str, int] = {}
+    rows = [[column.setdefault(feature, len(column)) for feature in features(text)] for text in squeezed]
+    columns, ends = np.concatenate(rows), np.cumsum([0, *map(len, rows)])
+    matrix = csr_array((np.ones(len(columns), np.int32), columns, ends))
     sizes = matrix.sum(axis=1)
     for start in range(0, len(texts), _CHUNK):
         shared = (matrix[start : start + _CHUNK] @ matrix[: start + _CHUNK].T).tocoo()

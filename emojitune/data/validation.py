@@ -8,9 +8,8 @@ from typing import Any, Literal
 
 from emojitune.artifacts import UserError
 from emojitune.data.emojis import are_emojis, fully_qualified, is_single_emoji
-from emojitune.data.samples import CONTROL_TOKEN, Sample, fields_of, is_label, sanitize
+from emojitune.data.samples import CONTROL_TOKEN, Sample, is_label, sample_of, sanitize
 
-MAX_LABEL_CHARACTERS = 16  # of a label that is a word
 SHOWN_PROBLEMS = 20
 
 _NOT_TEXT = {
@@ -43,10 +42,10 @@ def validate(
     """
     samples, problems = [], []
     for number, row in enumerate(rows, 1):
-        found = list(_row_problems(row, max_length))
+        found = _row_problems(row, max_length)
         problems += [Problem(number, what, text[:100]) for what, text in found]
         if not found:
-            samples.append(_sample(number, row))
+            samples.append(sample_of(number, {**row, "messages": list(map(_normalize, row["messages"]))}))
     lengths = token_lengths([list(sample.messages) for sample in samples])
     problems += [
         Problem(sample.number, f"{length} tokens, above --max-length {max_length}", sample.texts[0])
@@ -57,71 +56,63 @@ def validate(
     return samples, sorted(problems, key=lambda problem: problem.number)
 
 
-def _row_problems(row: Any, max_length: int) -> Iterator[tuple[str, str]]:
+def _row_problems(row: Any, max_length: int) -> list[tuple[str, str]]:
     """Each problem within one raw row, as (what, text); labels are compared later."""
     if isinstance(row, Problem):
-        yield row.what, row.text
-        return
+        return [(row.what, row.text)]
     messages = row.get("messages") if isinstance(row, dict) else None
     if not isinstance(messages, list) or not messages:
-        yield "it must be an object with a list of messages", "" if isinstance(row, dict) else str(row)
-        return
-    found = [problem for message in messages for problem in _message_problems(message, max_length)]
+        return [("it must be an object with a list of messages", "" if isinstance(row, dict) else str(row))]
+    found = [problem for message in messages if (problem := _message_problem(message, max_length))]
     if found:
-        yield from found
-        return
+        return found
     roles = [message["role"] for message in messages]
     turns = roles[roles[0] == "system" :]
     if not turns or turns != ["user", "assistant"] * (len(turns) // 2):
-        yield "roles must be system (or none), then user and assistant in turns", ", ".join(roles)
-    elif not any(map(is_label, messages)):
-        yield "no reply carries loss, since each has the weight 0", messages[-1]["content"]
+        return [("roles must be system (or none), then user and assistant in turns", ", ".join(roles))]
+    if not any(map(is_label, messages)):
+        return [("no reply carries loss, since each has the weight 0", messages[-1]["content"])]
+    return []
 
 
-def _message_problems(message: Any, max_length: int) -> Iterator[tuple[str, str]]:
+def _message_problem(message: Any, max_length: int) -> tuple[str, str] | None:
     if not isinstance(message, dict):
-        yield "each message must be an object with role and content", str(message)
-        return
+        return "each message must be an object with role and content", str(message)
     role, content = message.get("role"), message.get("content")
     if role not in ("system", "user", "assistant"):
-        yield "a role must be system, user or assistant", str(role)
-    elif not isinstance(content, str):
-        yield f"the content of the {role} must be text", str(content)
-    elif not content.strip():
-        yield f"the text of the {role} is empty", ""
-    elif len(content) > 100 * max_length:  # far too long: not worth counting its tokens
-        yield f"the text of the {role} has {len(content):,} characters, far above --max-length {max_length}", content
-    elif what := next((what for what, pattern in _NOT_TEXT.items() if pattern.search(content)), None):
-        yield f"the text of the {role} has {what}", content
-    elif role == "assistant" and message.get("weight") not in (None, 0, 1):
-        yield "a weight must be 0 or 1", str(message["weight"])
+        return "a role must be system, user or assistant", str(role)
+    if not isinstance(content, str):
+        return f"the content of the {role} must be text", str(content)
+    if not content.strip():
+        return f"the text of the {role} is empty", ""
+    if len(content) > 100 * max_length:  # far too long: not worth counting its tokens
+        return f"the text of the {role} has {len(content):,} characters, far above --max-length {max_length}", content
+    for what, pattern in _NOT_TEXT.items():
+        if pattern.search(content):
+            return f"the text of the {role} has {what}", content
+    if role == "assistant" and message.get("weight") not in (None, 0, 1):
+        return "a weight must be 0 or 1", str(message["weight"])
+    return None
 
 
-def _sample(number: int, row: dict[str, Any]) -> Sample:
-    def normalize(message: dict[str, Any]) -> dict[str, Any]:
-        content = re.sub(r"\r\n?", "\n", message["content"]).strip()
-        if message["role"] == "assistant":
-            weight = {} if is_label(message) else {"weight": 0}
-            return {"role": "assistant", "content": fully_qualified(content), **weight}
-        return {"role": message["role"], "content": content}
-
-    return Sample(number, tuple(map(normalize, row["messages"])), fields_of(row), row.get("small") is True)
+def _normalize(message: dict[str, Any]) -> dict[str, Any]:
+    role, content = message["role"], re.sub(r"\r\n?", "\n", message["content"]).strip()
+    if role != "assistant":
+        return {"role": role, "content": content}
+    return {"role": role, "content": fully_qualified(content)} | ({} if is_label(message) else {"weight": 0})
 
 
-def _label_problems(samples: Sequence[Sample]) -> list[Problem]:
+def _label_problems(samples: Sequence[Sample]) -> Iterator[Problem]:
     """Labels that are not like the others: a dataset has emojis or words, and most of its labels say which."""
-    of_emojis = are_emojis(label for sample in samples for label in sample.labels)
-
-    def problem_of(label: str) -> str | None:
-        if of_emojis:
-            return None if is_single_emoji(label) else "the label must be exactly one emoji"
-        if are_emojis([label]):
-            return "the label is an emoji, where most labels are words"
-        too_long = len(label) > MAX_LABEL_CHARACTERS or "\n" in label
-        return f"a label of words is one line of at most {MAX_LABEL_CHARACTERS} characters" if too_long else None
-
-    labels = [(sample, label) for sample in samples for label in sample.labels]
-    return [Problem(sample.number, what, label) for sample, label in labels if (what := problem_of(label))]
+    labelled = [(sample.number, label) for sample in samples for label in sample.labels]
+    of_emojis = are_emojis(label for _, label in labelled)
+    for number, label in labelled:
+        if of_emojis and not is_single_emoji(label):
+            yield Problem(number, "the label must be exactly one emoji", label)
+        elif not of_emojis and are_emojis([label]):
+            yield Problem(number, "the label is an emoji, where most labels are words", label)
+        elif not of_emojis and (len(label) > 16 or "\n" in label):
+            yield Problem(number, "a label of words is one line of at most 16 characters", label)
 
 
 def _repeats(samples: Sequence[Sample]) -> Iterator[Problem]:
@@ -149,17 +140,17 @@ def drop(
     Raises:
         UserError: if there are problems that neither flag allows for; the first of them are listed.
     """
-    passed = ("conflict",) if drop_duplicates else ()
-    dropped = ("invalid", "repeat", "conflict") if drop_invalid else ("repeat",) if drop_duplicates else ()
-    refused = [problem for problem in problems if problem.kind not in (*passed, *dropped)]
+    passed = {"conflict"} if drop_duplicates else set()
+    allowed = {"invalid", "repeat", "conflict"} if drop_invalid else {"repeat"} | passed if drop_duplicates else set()
+    refused = [problem for problem in problems if problem.kind not in allowed]
     if refused:
-        numbers = {problem.number for problem in refused}
         raise UserError(
-            f"{source} has {len(refused):,} problems in {len(numbers):,} samples; fix them, or leave these samples out "
-            f"with --drop-invalid (only exact repeats: --drop-duplicates)\n{format_problems(refused)}"
+            f"{source} has {len(refused):,} problems in {len({problem.number for problem in refused}):,} samples; fix "
+            "them, or leave these samples out with --drop-invalid (only exact repeats: --drop-duplicates)\n"
+            + format_problems(refused)
         )
-    numbers = {problem.number for problem in problems if problem.kind not in passed}
-    return [sample for sample in samples if sample.number not in numbers]
+    dropped = {problem.number for problem in problems if problem.kind not in passed}
+    return [sample for sample in samples if sample.number not in dropped]
 
 
 def format_problems(problems: Sequence[Problem]) -> str:

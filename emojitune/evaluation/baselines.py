@@ -3,6 +3,10 @@
 from collections import Counter
 from collections.abc import Sequence
 
+from sklearn.feature_extraction.text import TfidfVectorizer
+from sklearn.linear_model import LogisticRegression
+from sklearn.pipeline import make_pipeline
+
 from emojitune.data.samples import Sample
 from emojitune.evaluation.metrics import Baselines
 from emojitune.evaluation.predictions import EvalExample, build_examples
@@ -11,32 +15,21 @@ from emojitune.stats import rate_of
 
 def measure_baselines(train: Sequence[Sample], examples: Sequence[EvalExample], labels: Sequence[str]) -> Baselines:
     """The baselines on the same examples as the models, each fitted to the training split."""
-    truth = [example.label for example in examples]
-    trained = build_examples(train, labels)[0]
-    most_frequent = Counter(example.label for example in trained).most_common(1)[0][0]
+    trained, _ = build_examples(train, labels)
+    [(most_frequent, _)] = Counter(e.label for e in trained).most_common(1)
     ngram = ngram_choices([e.text for e in trained], [e.label for e in trained], [e.text for e in examples])
     return Baselines(
         chance=1 / len(labels),
-        most_frequent_label=rate_of([label == most_frequent for label in truth]),
-        ngram=rate_of([choice == label for choice, label in zip(ngram, truth, strict=True)]),
+        most_frequent_label=rate_of([e.label == most_frequent for e in examples]),
+        ngram=rate_of([choice == e.label for choice, e in zip(ngram, examples, strict=True)]),
     )
 
 
 def ngram_choices(train_texts: Sequence[str], train_labels: Sequence[str], texts: Sequence[str]) -> list[str]:
-    """The labels that a logistic regression on character n-grams gives, turn by turn.
-
-    Characters, since Japanese has no spaces; 1 to 4 of them, weighted by TF-IDF: the usual strong baseline for short
-    texts. Its settings were fixed beforehand.
-    """
-    from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.linear_model import LogisticRegression
-    from sklearn.pipeline import make_pipeline
-
+    """The labels that a logistic regression on character n-grams gives, turn by turn: the usual strong baseline for
+    short texts, by characters since Japanese has no spaces. Its settings were fixed beforehand."""
     if len(set(train_labels)) < 2:  # a logistic regression needs two classes
         return [train_labels[0]] * len(texts)
-    classifier = make_pipeline(
-        TfidfVectorizer(analyzer="char", ngram_range=(1, 4), sublinear_tf=True),
-        LogisticRegression(C=10.0, max_iter=2000),
-    )
-    classifier.fit(train_texts, train_labels)
+    features = TfidfVectorizer(analyzer="char", ngram_range=(1, 4), sublinear_tf=True)
+    classifier = make_pipeline(features, LogisticRegression(C=10.0, max_iter=2000)).fit(train_texts, train_labels)
     return [str(label) for label in classifier.predict(texts)]

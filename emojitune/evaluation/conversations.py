@@ -4,7 +4,7 @@ from collections import defaultdict
 from collections.abc import Sequence
 from dataclasses import dataclass
 
-from emojitune.data.samples import Sample, is_label
+from emojitune.data.samples import Sample, filter_by_turns, is_label
 from emojitune.evaluation.metrics import TurnScore
 from emojitune.evaluation.predictions import MAX_NEW_TOKENS, Progress, batches
 from emojitune.inference.chat_model import ChatModel
@@ -25,10 +25,9 @@ class Conversation:
 def multi_turn_conversations(samples: Sequence[Sample]) -> list[Conversation]:
     """The samples of several turns."""
     conversations = []
-    for sample in samples:
+    for sample in filter_by_turns(samples, "multi"):
         labels = [m["content"] if is_label(m) else None for m in sample.messages if m["role"] == "assistant"]
-        if sample.turns > 1:
-            conversations.append(Conversation(sample.system, list(zip(sample.texts, labels, strict=True))))
+        conversations.append(Conversation(sample.system, list(zip(sample.texts, labels, strict=True))))
     return conversations
 
 
@@ -38,9 +37,8 @@ def concatenated_conversations(samples: Sequence[Sample], count: int, system: st
     Deterministic: samples in their order, from the label of which most are left.
     """
     waiting: dict[str, list[str]] = defaultdict(list)
-    for sample in samples:
-        if sample.turns == 1:
-            waiting[sample.label].append(sample.texts[0])
+    for sample in filter_by_turns(samples, "single"):
+        waiting[sample.label].append(sample.texts[0])
     conversations: list[Conversation] = []
     while len(conversations) < count:
         turns: list[tuple[str, str | None]] = []
@@ -56,9 +54,8 @@ def concatenated_conversations(samples: Sequence[Sample], count: int, system: st
 
 def run_conversations(model: ChatModel, conversations: Sequence[Conversation], progress: Progress) -> list[TurnScore]:
     """The scores at each turn, with the model's own replies as history."""
-    exact: dict[int, list[bool]] = defaultdict(list)
-    repeated: dict[int, list[bool]] = defaultdict(list)
-    for rows in batches(conversations, lambda row: len(row.turns), lambda row: sum(len(text) for text, _ in row.turns)):
+    exact, repeated = defaultdict(list), defaultdict(list)  # for each turn, whether the reply of each row is
+    for rows in batches(conversations, lambda row: (len(row.turns), sum(len(text) for text, _ in row.turns))):
         histories = [build_messages(row.turns[0][0], row.system) for row in rows]
         prompts = [encode_prompt(model.tokenizer, history) for history in histories]
         batch = model.start_batch(prompts).select([0] * len(rows))
@@ -73,6 +70,4 @@ def run_conversations(model: ChatModel, conversations: Sequence[Conversation], p
                     history.append({"role": "user", "content": row.turns[turn][0]})
             prompts = [encode_prompt(model.tokenizer, history) for history in histories]
             progress(len(rows))
-    return [
-        TurnScore(turn, rate_of(exact[turn]), rate_of(repeated[turn]) if turn > 1 else None) for turn in sorted(exact)
-    ]
+    return [TurnScore(turn, rate_of(exact[turn]), rate_of(repeated[turn]) if turn > 1 else None) for turn in exact]

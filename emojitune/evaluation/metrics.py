@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import binomtest
+from sklearn.metrics import f1_score
 
 from emojitune.data.emojis import are_emojis, emojis_in, emotion_group, is_single_emoji
 from emojitune.evaluation.predictions import Prediction
-from emojitune.stats import Rate, rate_of
+from emojitune.stats import Rate, rate_of, rate_of_count
 
 PROBABILITY_FLOOR = 1e-9  # for log-loss, so that one sample held for impossible does not dominate
-
 MAX_SLICES = 30  # a field with more values is a text or an id
 
 
@@ -111,29 +112,37 @@ class Evaluation:
 
 def score(predictions: Sequence[Prediction], labels: Sequence[str]) -> Scores:
     """The scores of predictions; `labels` are those of the training split."""
-    truth = [prediction.label for prediction in predictions]
-    replies = [prediction.reply for prediction in predictions]
-    choices = [prediction.choice for prediction in predictions]
-    first = [next(iter(emojis_in(reply)), None) for reply in replies]
-    unseen = [emoji if emoji not in labels else None for emoji in first]
+    truth = [p.label for p in predictions]
+    replies = [p.reply for p in predictions]
+    choices = [p.choice for p in predictions]
+    right = [p.choice == p.label for p in predictions]
     top3 = [sorted(labels, key=lambda label: -p.probabilities[label])[:3] for p in predictions]
-    right = _equal(choices, truth)
-    of_label = np.array([prediction.probabilities[prediction.label] for prediction in predictions])
+    of_label = np.array([p.probabilities[p.label] for p in predictions])
+    first = [next(iter(emojis_in(reply)), None) for reply in replies]
+    in_group = list(map(_same_group, first, truth))
+    unseen = [(emoji, group) for emoji, group in zip(first, in_group, strict=True) if emoji not in (None, *labels)]
+    unseen_right = Counter(emoji for emoji, right_group in unseen if right_group)
+    unseen_counts = Counter(emoji for emoji, _ in unseen).most_common()
     emojis = are_emojis(labels)
     return Scores(
-        exact_accuracy=rate_of(_equal(replies, truth)),
-        group_accuracy=_group_accuracy(first, truth) if emojis else None,
+        exact_accuracy=rate_of([p.reply == p.label for p in predictions]),
+        group_accuracy=rate_of(in_group) if emojis else None,
         macro_f1=macro_f1(truth, replies),
         format_rate=rate_of([is_single_emoji(reply) for reply in replies]) if emojis else None,
-        unseen_emoji_rate=rate_of([emoji is not None for emoji in unseen]) if emojis else None,
-        unseen_emojis=_unseen_emojis(unseen, truth) if emojis else [],
+        unseen_emoji_rate=rate_of_count(len(unseen), len(replies)) if emojis else None,
+        unseen_emojis=[UnseenEmoji(e, n, emotion_group(e), unseen_right[e]) for e, n in unseen_counts if emojis],
         restricted_exact_accuracy=rate_of(right),
         restricted_top3_accuracy=rate_of([label in top for label, top in zip(truth, top3, strict=True)]),
-        restricted_group_accuracy=_group_accuracy(choices, truth) if emojis else None,
+        restricted_group_accuracy=rate_of(list(map(_same_group, choices, truth))) if emojis else None,
         restricted_macro_f1=macro_f1(truth, choices),
         log_loss=float(-np.log(np.maximum(of_label, PROBABILITY_FLOOR)).mean()),
         calibration_error=calibration_error([max(p.probabilities.values()) for p in predictions], right),
     )
+
+
+def _same_group(answer: str | None, label: str) -> bool:
+    group = emotion_group(answer) if answer else None
+    return answer == label or (group is not None and group == emotion_group(label))
 
 
 def slice_scores(predictions: Sequence[Prediction], labels: Sequence[str]) -> list[SliceScore]:
@@ -160,10 +169,8 @@ def compare(base: Sequence[Prediction], finetuned: Sequence[Prediction]) -> Comp
 def mcnemar_p(first: Sequence[bool], second: Sequence[bool]) -> float:
     """The exact two-sided p-value of McNemar's test (1947): of the samples that only one of two models got right, how
     likely shares so unequal would be, were both equally good."""
-    from scipy.stats import binomtest
-
-    only_first = sum(one and not other for one, other in zip(first, second, strict=True))
-    only_second = sum(other and not one for one, other in zip(first, second, strict=True))
+    counts = Counter(zip(first, second, strict=True))
+    only_first, only_second = counts[True, False], counts[False, True]
     return float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
 
 
@@ -178,28 +185,4 @@ def calibration_error(confidences: Sequence[float], right: Sequence[bool], bins:
 
 def macro_f1(truth: Sequence[str], answers: Sequence[str]) -> float:
     """The mean F1 of the labels that occur; an answer that is no label is a miss."""
-    from sklearn.metrics import f1_score
-
-    labels = sorted(set(truth))
-    known = [answer if answer in labels else "" for answer in answers]
-    return float(f1_score(truth, known, labels=labels, average="macro", zero_division=0))
-
-
-def _equal(answers: Sequence[str], truth: Sequence[str]) -> list[bool]:
-    return [answer == label for answer, label in zip(answers, truth, strict=True)]
-
-
-def _same_group(answer: str | None, label: str) -> bool:
-    group = None if answer is None else emotion_group(answer)
-    return answer == label or (group is not None and group == emotion_group(label))
-
-
-def _group_accuracy(answers: Sequence[str | None], truth: Sequence[str]) -> Rate:
-    return rate_of([_same_group(answer, label) for answer, label in zip(answers, truth, strict=True)])
-
-
-def _unseen_emojis(unseen: Sequence[str | None], truth: Sequence[str]) -> list[UnseenEmoji]:
-    answered = [(emoji, _same_group(emoji, label)) for emoji, label in zip(unseen, truth, strict=True) if emoji]
-    right = Counter(emoji for emoji, same_group in answered if same_group)
-    counts = Counter(emoji for emoji, _ in answered)
-    return [UnseenEmoji(emoji, count, emotion_group(emoji), right[emoji]) for emoji, count in counts.most_common()]
+    return float(f1_score(truth, answers, labels=sorted(set(truth)), average="macro", zero_division=0))

@@ -1,7 +1,7 @@
 """What a model answers to every turn of the validation split."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass
 from itertools import groupby
 from typing import Any, TypeVar
 
@@ -10,9 +10,7 @@ from emojitune.inference.chat_model import ChatModel
 from emojitune.inference.generation import encode_prompt
 
 MAX_NEW_TOKENS = 12  # enough for any emoji with its end of turn, and to show how the base model rambles
-
 BATCH_ROWS = 16  # 32 would put 6 % more padding through the model, and take twice the memory
-
 CONVERSATION = "conversation"  # the value of each field that a multi-turn sample does not have
 
 Progress = Callable[[int], None]  # called with the number of newly finished replies
@@ -37,11 +35,6 @@ class EvalExample:
     @property
     def system(self) -> str | None:
         return self.messages[0]["content"] if self.messages[0]["role"] == "system" else None
-
-    def with_system(self, system: str | None) -> "EvalExample":
-        """The same example with another system prompt, or none."""
-        head = [{"role": "system", "content": system}] if system else []
-        return replace(self, messages=[*head, *(message for message in self.messages if message["role"] != "system")])
 
 
 @dataclass(frozen=True)
@@ -90,26 +83,23 @@ def predict(
     prompts = [encode_prompt(model.tokenizer, example.messages) for example in examples]
     predictions: dict[int, Prediction] = {}
     start = model.start_batch(prompts)
-    for rows in batches(_chains(prompts), len, lambda chain: len(prompts[chain[-1]])):
+    for rows in batches(_chains(prompts), lambda chain: (len(chain), len(prompts[chain[-1]]))):
         batch = start.select([0] * len(rows))
         for indices in zip(*rows, strict=True):
             replies, scores = model.answer(batch, [prompts[index] for index in indices], labels, MAX_NEW_TOKENS)
             for index, reply, row in zip(indices, replies, scores.tolist(), strict=True):
                 probabilities = dict(zip(labels, row, strict=True))
                 choice = max(labels, key=probabilities.__getitem__)
-                example = examples[index]
-                predictions[index] = Prediction(
-                    example.text, example.label, example.turn, reply, choice, probabilities, example.fields
-                )
+                e = examples[index]
+                predictions[index] = Prediction(e.text, e.label, e.turn, reply, choice, probabilities, e.fields)
             progress(len(indices))
     return [predictions[index] for index in range(len(examples))]
 
 
-def batches(items: Sequence[Item], turns: Callable[[Item], int], length: Callable[[Item], int]) -> Iterator[list[Item]]:
-    """Batches of items with the same number of turns and of similar length; longest first, so that a progress bar
-    errs on the late side."""
-    ordered = sorted(items, key=lambda item: (turns(item), length(item)), reverse=True)
-    for _, group in groupby(ordered, key=turns):
+def batches(items: Sequence[Item], size: Callable[[Item], tuple[int, int]]) -> Iterator[list[Item]]:
+    """Batches of items with the same number of turns and of similar length, the two that `size` gives; longest first,
+    so that a progress bar errs on the late side."""
+    for _, group in groupby(sorted(items, key=size, reverse=True), key=lambda item: size(item)[0]):
         rows = list(group)
         yield from (rows[first : first + BATCH_ROWS] for first in range(0, len(rows), BATCH_ROWS))
 

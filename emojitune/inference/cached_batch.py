@@ -4,9 +4,10 @@ import copy
 from collections.abc import Sequence
 
 import torch
+from torch.nn.utils.rnn import pad_sequence
 from transformers import DynamicCache, PreTrainedModel
 
-from emojitune.model.prefix_tree import common_prefix_length, supports_prefix_tree
+from emojitune.model.prefix_tree import attention_mask, common_prefix_length, supports_prefix_tree
 
 
 class CachedBatch:
@@ -29,19 +30,13 @@ class CachedBatch:
         What a sequence has in common with the former one of its row is not computed again; the rest is forgotten.
         """
         kept = [min(common_prefix_length(*pair), len(pair[1]) - 1) for pair in zip(self.rows, sequences, strict=True)]
-        width = max(len(tokens) - start for tokens, start in zip(sequences, kept, strict=True))
-        token_ids, positions = [], []
-        for tokens, start in zip(sequences, kept, strict=True):
-            padding = width - (len(tokens) - start)  # on the left, so that every row ends in the last slot
-            token_ids.append([0] * padding + list(tokens[start:]))
-            positions.append([-1] * padding + list(range(start, len(tokens))))
-        device = self.model.device
-        self._forget(torch.tensor(kept, device=device))
-        added = torch.tensor(positions, device=device)
+        self._forget(kept)
+        token_ids = self._pad([tokens[start:] for tokens, start in zip(sequences, kept, strict=True)], 0)
+        added = self._pad([range(start, len(tokens)) for tokens, start in zip(sequences, kept, strict=True)], -1)
         self._positions = torch.cat([self._positions, added], dim=1)
         added = added.clamp(min=0)  # padding sees the first token, rather than nothing: that would be NaN
         output = self.model(
-            input_ids=torch.tensor(token_ids, device=device),
+            input_ids=token_ids,
             position_ids=added,
             attention_mask=self._attention_mask(added),
             cache=self._cache,
@@ -58,9 +53,15 @@ class CachedBatch:
         batch._cache.batch_select_indices(indices)
         return batch
 
-    def _forget(self, kept: torch.Tensor) -> None:
+    def _pad(self, rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
+        """(rows, width); padded on the left, so that every row ends in the last slot."""
+        tensors = [torch.tensor(row) for row in rows]
+        return pad_sequence(tensors, True, value, padding_side="left").to(self.model.device)
+
+    def _forget(self, kept: Sequence[int]) -> None:
         """Turn the slots of positions from `kept` (rows,) on into gaps; cut off what is a gap in every row."""
-        self._positions = self._positions.masked_fill(self._positions >= kept[:, None], -1)
+        first = torch.tensor(kept, device=self.model.device)[:, None]
+        self._positions = self._positions.masked_fill(self._positions >= first, -1)
         used = (self._positions >= 0).any(dim=0).nonzero()
         length = int(used[-1]) + 1 if len(used) else 0
         self._cache.crop(length - self._positions.shape[1])
@@ -72,8 +73,4 @@ class CachedBatch:
         if not supports_prefix_tree(self.model):
             return present.long()  # transformers makes the causal mask; it counts gaps as part of a sliding window
         distance = added[:, :, None] - self._positions[:, None, :]
-        full = (present[:, None, :] & (distance >= 0))[:, None]  # (rows, 1, width, slots)
-        config = self.model.config.get_text_config()
-        if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
-            return full
-        return {"full_attention": full, "sliding_attention": full & (distance < config.sliding_window)[:, None]}
+        return attention_mask(self.model, present[:, None, :] & (distance >= 0), distance)

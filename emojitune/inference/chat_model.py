@@ -43,8 +43,7 @@ class ChatModel:
     def start_batch(self, prompts: Sequence[Sequence[int]]) -> CachedBatch:
         """A row with what all prompts begin with, such as the system prompt; `select` copies of it for each batch."""
         start = CachedBatch(self.model, 1)
-        shared = common_prefix_length(min(prompts), max(prompts))  # what these two begin with, all between them do
-        if shared:
+        if shared := common_prefix_length(min(prompts), max(prompts)):  # what these two begin with, all do
             start.extend_to([prompts[0][:shared]])
         return start
 
@@ -64,14 +63,15 @@ def load_base(name: str, device: str, run: dict[str, Any] | None = None) -> Chat
         UserError: if it cannot be found, has changed since it was fine-tuned in `run`, or is the result of `run`.
     """
     base = find_base_model(name)
+    weights = list(base.weights.values())
     if run and run["base_model"]["name"] == name and run["base_model"]["weights"] != base.weights:
         raise UserError(
             f"the weights in {base.folder} have changed since the run that was trained on them: a comparison would not "
             "show what training did; put them back, or train again"
         )
-    if run and set(base.weights.values()) == set(_finetuned_weights(run).values()):
+    if run and set(weights) == set(_finetuned_weights(run)):
         raise UserError(f"{base.folder} is the fine-tuned model itself; leave --model out to compare it with its base")
-    return _load("base", base.folder, base.weights, device)
+    return _load("base", base.folder, weights, device)
 
 
 def load_finetuned(output: OutputDirectory, run: dict[str, Any], device: str) -> ChatModel:
@@ -81,17 +81,17 @@ def load_finetuned(output: OutputDirectory, run: dict[str, Any], device: str) ->
         UserError: if its weights are the base model's: then a comparison would compare a model with itself.
     """
     weights = _finetuned_weights(run)
-    if set(weights.values()) == set(run["base_model"]["weights"].values()):
+    if set(weights) == set(run["base_model"]["weights"].values()):
         again = rerun_command("03_train_model.py", output)
         raise UserError(f"{output.model} holds the base model's own weights; train again: {again}")
     return _load("fine-tuned", output.model, weights, device)
 
 
-def _finetuned_weights(run: dict[str, Any]) -> dict[str, str]:
-    return {Path(name).name: sha256 for name, sha256 in run["outputs"].items() if name.endswith(".safetensors")}
+def _finetuned_weights(run: dict[str, Any]) -> list[str]:
+    return [sha256 for name, sha256 in run["outputs"].items() if name.endswith(".safetensors")]
 
 
-def _load(name: str, folder: Path, weights: dict[str, str], device: str) -> ChatModel:
+def _load(name: str, folder: Path, weights: list[str], device: str) -> ChatModel:
     where = select_device(device)
     model = load_model(folder, where, select_dtype(where))
-    return ChatModel(name, model, load_tokenizer(folder), next(iter(weights.values())))
+    return ChatModel(name, model, load_tokenizer(folder), weights[0])

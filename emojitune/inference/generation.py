@@ -31,8 +31,7 @@ def build_messages(text: str, system: str | None = None) -> list[dict[str, str]]
 
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, Any]]) -> list[int]:
-    """The token ids that ask for the next reply; tokens of the template are taken out of the texts, so that none can
-    end its own turn."""
+    """The token ids that ask for the next reply; no text can end its own turn: control tokens are taken out."""
     clean = [{**message, "content": CONTROL_TOKEN.sub("", message["content"])} for message in messages]
     return tokenizer.apply_chat_template(clean, add_generation_prompt=True, return_dict=True)["input_ids"]
 
@@ -41,20 +40,13 @@ def truncate_prompt(
     tokenizer: PreTrainedTokenizerBase, text: str, system: str | None, limit: int = MAX_PROMPT_TOKENS
 ) -> tuple[list[int], bool]:
     """The prompt for one text, and whether the text was cut to fit it into `limit` tokens."""
-    text = "".join(char for char in text if not 0xD800 <= ord(char) <= 0xDFFF)  # tokenizers refuse half a character
+    text = text.encode(errors="ignore").decode()  # tokenizers refuse half a character, a lone surrogate
     shortened = text[: 8 * limit]  # no need to tokenize a novel
     while True:
         token_ids = encode_prompt(tokenizer, build_messages(shortened, system))
         if len(token_ids) <= limit or not shortened:
             return token_ids, shortened != text
         shortened = shortened[: min(len(shortened) - 1, len(shortened) * limit // len(token_ids))]
-
-
-class _CallbackStreamer(TextStreamer):
-    on_text: Callable[[str], None]  # called with each piece as soon as it is decoded
-
-    def on_finalized_text(self, text: str, stream_end: bool = False) -> None:
-        self.on_text(text)
 
 
 def generate(
@@ -65,23 +57,24 @@ def generate(
     on_text: Callable[[str], None] | None = None,
 ) -> list[str]:
     """The reply to each prompt, by `model.generate`. With one prompt, `on_text` gets the pieces as they come."""
-    # Every setting is given here: the generation config of an instruction-tuned model would sample.
-    sampling: dict[str, Any] = {"do_sample": False, "temperature": None, "top_p": None, "top_k": None}
-    if settings.temperature > 0:
-        sampling = {"do_sample": True, "temperature": settings.temperature, "top_p": settings.top_p, "top_k": 0}
-    if on_text:
-        sampling["streamer"] = streamer = _CallbackStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True)
-        streamer.on_text = on_text
+    streamer = TextStreamer(tokenizer, skip_prompt=True, skip_special_tokens=True) if on_text else None
+    if streamer:
+        streamer.on_finalized_text = lambda text, stream_end=False: on_text(text)
     # Padded on the left, so that every reply starts at the same position.
     inputs = tokenizer.pad({"input_ids": list(map(list, prompts))}, padding_side="left", return_tensors="pt")
     with torch.inference_mode(), quiet_transformers():
         output = model.generate(
             **inputs.to(model.device),
-            max_new_tokens=settings.max_new_tokens,
+            # All of sampling is set here: the generation config of an instruction-tuned model would sample.
+            do_sample=settings.temperature > 0,
+            temperature=settings.temperature or None,
+            top_p=settings.top_p,
+            top_k=0,
             repetition_penalty=settings.repetition_penalty,
+            max_new_tokens=settings.max_new_tokens,
             eos_token_id=stop_token_ids(tokenizer),
             pad_token_id=tokenizer.pad_token_id,
-            **sampling,
+            streamer=streamer,
         )
     replies = output[:, inputs["input_ids"].shape[1] :]
     return [text.strip() for text in tokenizer.batch_decode(replies, skip_special_tokens=True)]

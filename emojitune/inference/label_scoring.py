@@ -19,18 +19,6 @@ def label_token_ids(tokenizer: PreTrainedTokenizerBase, labels: Sequence[str]) -
     ]
 
 
-def branching_nodes(sequences: Sequence[Sequence[int]]) -> dict[tuple[int, ...], list[int]]:
-    """The nodes of the trie with more than one child: the tokens that lead to it, and those allowed next.
-
-    A node with one child needs no logits: renormalised, its next token has probability 1.
-    """
-    children: dict[tuple[int, ...], set[int]] = {}
-    for sequence in sequences:
-        for depth, token in enumerate(sequence):
-            children.setdefault(tuple(sequence[:depth]), set()).add(token)
-    return {node: sorted(tokens) for node, tokens in children.items() if len(tokens) > 1}
-
-
 def label_probabilities(
     batch: CachedBatch, prompts: Sequence[Sequence[int]], sequences: Sequence[Sequence[int]]
 ) -> tuple[torch.Tensor, torch.Tensor]:
@@ -41,10 +29,14 @@ def label_probabilities(
     """
     after_prompt = batch.extend_to(prompts)
     log_probabilities = torch.zeros(len(prompts), len(sequences), dtype=torch.float64)
-    for node, allowed in branching_nodes(sequences).items():
+    for node in sorted({tuple(sequence[:depth]) for sequence in sequences for depth in range(len(sequence))}):
+        depth = len(node)
+        following = {n: s[depth] for n, s in enumerate(sequences) if len(s) > depth and tuple(s[:depth]) == node}
+        allowed = sorted(set(following.values()))
+        if len(allowed) == 1:  # renormalised, it has probability 1
+            continue
         logits = batch.extend_to([[*prompt, *node] for prompt in prompts]) if node else after_prompt
         scores = logits[:, allowed].cpu().double().log_softmax(dim=-1)
-        for label, sequence in enumerate(sequences):
-            if len(sequence) > len(node) and tuple(sequence[: len(node)]) == node:
-                log_probabilities[:, label] += scores[:, allowed.index(sequence[len(node)])]
+        for label, token in following.items():
+            log_probabilities[:, label] += scores[:, allowed.index(token)]
     return log_probabilities.exp(), after_prompt

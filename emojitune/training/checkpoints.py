@@ -28,17 +28,18 @@ def prepare_run_folder(
 ) -> None:
     """Make `03_training/` ready: for a new run, remove the traces of an earlier one and write `settings.json`, which
     --resume reads; for a resumed one, drop the losses that were logged after the checkpoint."""
-    output.training.mkdir(parents=True, exist_ok=True)
     output.run.unlink(missing_ok=True)  # first: a folder in between is not a finished run
     if checkpoint is None:
-        output.loss_history.unlink(missing_ok=True)
-        shutil.rmtree(output.checkpoints, ignore_errors=True)
-        shutil.rmtree(output.adapter, ignore_errors=True)
-        write_json(output.training / "settings.json", {"settings": settings, "inputs": inputs})
+        shutil.rmtree(output.training, ignore_errors=True)
+        write_json(output.settings, {"inputs": inputs, "settings": settings})
         return
-    step = _step_of(checkpoint)
     rows = read_jsonl(output.loss_history, SCRIPT, output, allow_truncated_last_line=True)
-    write_jsonl(output.loss_history, [row for row in rows if row["step"] <= step])
+    write_jsonl(output.loss_history, [row for row in rows if row["step"] <= step_of(checkpoint)])
+
+
+def step_of(checkpoint: Path) -> int:
+    """The optimizer step after which the trainer wrote `checkpoint-<step>`."""
+    return int(checkpoint.name.removeprefix("checkpoint-"))
 
 
 def last_complete_checkpoint(output: OutputDirectory) -> Path:
@@ -47,10 +48,7 @@ def last_complete_checkpoint(output: OutputDirectory) -> Path:
     Raises:
         UserError: if there is none.
     """
-    folders = [
-        path for path in output.checkpoints.glob("checkpoint-*") if path.name.removeprefix("checkpoint-").isdecimal()
-    ]
-    for folder in sorted(folders, key=_step_of, reverse=True):
+    for folder in sorted(output.checkpoints.glob("checkpoint-*"), key=step_of, reverse=True):
         if _is_complete(folder):
             return folder
     if output.run.exists():
@@ -64,19 +62,14 @@ def last_complete_checkpoint(output: OutputDirectory) -> Path:
     )
 
 
-def _step_of(checkpoint: Path) -> int:
-    return int(checkpoint.name.removeprefix("checkpoint-"))
-
-
 def _is_complete(folder: Path) -> bool:
     """Whether all of a checkpoint can be read. `weights_only` runs no code, whatever the files hold."""
     try:
         json.loads((folder / "trainer_state.json").read_text(encoding="utf-8"))
         for path in folder.glob("*.safetensors"):
-            with safe_open(path, "pt"):
-                pass
+            safe_open(path, "pt")
         with safe_globals():
-            for path in [*folder.glob("*.pt"), *folder.glob("*.pth")]:
+            for path in folder.glob("*.pt*"):  # .pt and .pth
                 torch.load(path, map_location="cpu", weights_only=True)
     except (OSError, ValueError, RuntimeError, EOFError, SafetensorError, UnpicklingError):
         return False
@@ -89,13 +82,12 @@ def settings_of_interrupted_run(output: OutputDirectory, inputs: dict[str, str])
     Raises:
         UserError: if there is no such run, or if the split has changed since.
     """
-    path = output.training / "settings.json"
-    started = read_json(path, SCRIPT, output)
+    started = read_json(output.settings, SCRIPT, output)
     again = f"start anew with: {rerun_command(SCRIPT, output)}"
     try:
         settings, recorded = dict(started["settings"]), started["inputs"]
     except (TypeError, KeyError):
-        raise UserError(f"{path} is of another version; {again}") from None
+        raise UserError(f"{output.settings} is of another version; {again}") from None
     if recorded != inputs:
         raise UserError(f"{output.split.parent} has changed since the run in {output.training} started; {again}")
     return settings

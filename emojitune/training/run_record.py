@@ -4,33 +4,23 @@ import contextlib
 import json
 import math
 import shutil
-import time
-from collections import Counter
+import timeit
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from importlib.metadata import version
-from itertools import islice
 from pathlib import Path
-from statistics import median
+from statistics import median, mode
 from typing import Any
 
 from peft import PeftModel
 from transformers import PreTrainedTokenizerBase, TrainerState
 
-from emojitune.artifacts import OutputDirectory, atomic_write_dir, hash_files
+from emojitune.artifacts import OutputDirectory, atomic_write_dir, hash_files, read_json, write_json
 from emojitune.data.samples import Sample
-from emojitune.model.base_model import EMBEDDED, BaseModel
-from emojitune.model.loading import (
-    peak_memory_bytes,
-    quiet_transformers,
-    release_memory,
-    save_tokenizer,
-    stop_token_ids,
-)
+from emojitune.model.base_model import EMBEDDED, EMBEDDED_HUB_ID, BaseModel
+from emojitune.model.loading import peak_memory_bytes, quiet_transformers, save_tokenizer, stop_token_ids
+from emojitune.training.checkpoints import SCRIPT
 from emojitune.training.trainer import SharedPrefixSFTTrainer
-
-# What the adapter's configuration calls the embedded model: a name that means something on other machines.
-EMBEDDED_HUB_ID = "google/gemma-3-270m"
 
 
 @dataclass(frozen=True)
@@ -62,24 +52,18 @@ def save_model(
 ) -> None:
     """Write `03_training/adapter/` (LoRA only), then the merged weights with their tokenizer to `03_model/`.
 
-    Each folder appears complete or not at all. Call it in every process; rank 0 writes.
+    Each folder appears complete or not at all.
     """
     model = trainer.accelerator.unwrap_model(trainer.model)
-    trainer.optimizer = trainer.lr_scheduler = None
-    model.zero_grad()
-    release_memory()
-    if not trainer.is_world_process_zero():
-        return
     if isinstance(model, PeftModel):
-        name = EMBEDDED_HUB_ID if base.name == EMBEDDED else base.name
         adapter = model.peft_config["default"]
-        adapter.base_model_name_or_path = name
+        adapter.base_model_name_or_path = EMBEDDED_HUB_ID if base.name == EMBEDDED else base.name
         adapter.target_modules = sorted(adapter.target_modules)  # a set: its order differs from process to process
         with atomic_write_dir(output.adapter) as folder:
             model.save_pretrained(folder, save_embedding_layers=False)  # it would look for the base model on the hub
             (folder / "README.md").unlink(missing_ok=True)  # PEFT's card is a form with nothing filled in
         model = model.merge_and_unload()
-    model.config.use_cache = True
+    model.config.use_cache = True  # the trainer turned it off
     model.generation_config.eos_token_id = stop_token_ids(tokenizer)
     model.generation_config.do_sample = False  # greedy by default: instruct models ship a sampling config
     model.generation_config.top_k = model.generation_config.top_p = None
@@ -103,28 +87,29 @@ def add_rope_settings_of_version_4(path: Path) -> None:
             part["rope_scaling"] = {key: value for key, value in main.items() if key != "rope_theta"}
         if "sliding_attention" in rope:
             part["rope_local_base_freq"] = rope["sliding_attention"]["rope_theta"]
-    path.write_text(json.dumps(config, ensure_ascii=False, indent=2) + "\n", encoding="utf-8")
+    write_json(path, config)
 
 
 def run_record(
     trainer: SharedPrefixSFTTrainer,
     output: OutputDirectory,
-    settings: dict[str, Any],
     base: BaseModel,
     train: Sequence[Sample],
-    inputs: dict[str, str],
     ended: str,
     seconds: float,
 ) -> dict[str, Any]:
-    """What run.json holds; call it once the model is saved. `ended` is finished, interrupted or diverged."""
+    """What run.json holds: settings.json, and what came out. Call it once the model is saved.
+
+    `ended` is finished, interrupted or diverged.
+    """
     epochs = finished_epochs(trainer.state)
-    most_common = Counter(sample.system for sample in train if sample.system).most_common(1)
+    systems = [sample.system for sample in train if sample.system]
+    packages = ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
     return {
-        "inputs": inputs,
+        **read_json(output.settings, SCRIPT, output),
         "outputs": hash_files(output, [*sorted(output.model.iterdir()), output.loss_history]),
-        "settings": settings,
         "base_model": {"name": base.name, "weights": base.weights},
-        "system_prompt": most_common[0][0] if most_common else None,
+        "system_prompt": mode(systems) if systems else None,
         "labels": list(dict.fromkeys(label for sample in train for label in sample.labels)),
         "device": str(trainer.args.device),
         "dtype": "bf16" if trainer.args.bf16 else "fp32",
@@ -135,14 +120,13 @@ def run_record(
         "seconds": round(seconds, 1),
         "tokens_per_second": round(trainer.tokens_trained / seconds, 1),
         "peak_memory_bytes": peak_memory_bytes(),
-        "versions": {
-            name: version(name) for name in ("torch", "transformers", "peft", "trl", "datasets", "accelerate")
-        },
+        "versions": {name: version(name) for name in packages},
     }
 
 
-def summary(epochs: Sequence[FinishedEpoch], record: dict[str, Any], output: OutputDirectory) -> str:
+def summary(record: dict[str, Any], output: OutputDirectory) -> str:
     """What came out of a run, for the screen."""
+    epochs = [FinishedEpoch(**epoch) for epoch in record["epochs"]]
     best, last = best_epoch(epochs), epochs[-1]
     lines = [
         f"Best epoch {best.epoch}: on validation, answer loss {best.answer_loss:.3f}, exact accuracy "
@@ -152,10 +136,8 @@ def summary(epochs: Sequence[FinishedEpoch], record: dict[str, Any], output: Out
         lines.append(f"The last, {last.epoch}, was {last.answer_loss / best.answer_loss - 1:.0%} worse")
     if record["ended"] == "diverged":
         lines.append("After that the loss exploded, and training stopped; lower --learning-rate")
-    memory = record["peak_memory_bytes"] / 1e9
-    lines.append(
-        f"Wrote {output.model} and {output.run} in {record['seconds']:.0f} s, {memory:.1f} GB of memory at the peak"
-    )
+    memory = f"{record['peak_memory_bytes'] / 1e9:.1f} GB of memory at the peak"
+    lines.append(f"Wrote {output.model} and {output.run} in {record['seconds']:.0f} s, {memory}")
     return "\n".join(lines)
 
 
@@ -164,16 +146,13 @@ def estimate_cost(trainer: SharedPrefixSFTTrainer, output: OutputDirectory) -> s
     args, model = trainer.args, trainer.model
     trainer.current_gradient_accumulation_steps = args.gradient_accumulation_steps
     batches, evaluation = trainer.get_train_dataloader(), trainer.get_eval_dataloader()
-    seconds = []
-    for batch in islice(batches, 5):
-        start = time.perf_counter()
-        trainer.training_step(model, batch)
-        seconds.append(time.perf_counter() - start)
-    model.zero_grad()
+    batch, measured = iter(batches), next(iter(evaluation))
+    timed = min(5, len(batches))
+    seconds = timeit.repeat(lambda: trainer.training_step(model, next(batch)), number=1, repeat=timed)
     step = median(seconds[1:] or seconds) * args.gradient_accumulation_steps  # the first one warms up caches
-    start = time.perf_counter()
-    trainer.prediction_step(model.eval(), next(iter(evaluation)), prediction_loss_only=False)
-    evaluate = (time.perf_counter() - start) * len(evaluation)
+    model.zero_grad()
+    model.eval()
+    evaluate = timeit.timeit(lambda: trainer.prediction_step(model, measured, False), number=1) * len(evaluation)
     steps = math.ceil(len(batches) / args.gradient_accumulation_steps) * args.num_train_epochs
     minutes = (steps * step + args.num_train_epochs * evaluate) / 60
     weights = 4 * model.num_parameters()

@@ -2,10 +2,10 @@
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from emojitune.artifacts import UserError
-from emojitune.data.samples import Sample
+from emojitune.data.samples import Sample, is_label
 from emojitune.model.loading import stop_token_ids
 
 if TYPE_CHECKING:
@@ -30,10 +30,9 @@ def tokenize(samples: Sequence[Sample], tokenizer: "PreTrainedTokenizerBase", ma
         [list(sample.messages) for sample in samples], return_dict=True, return_assistant_tokens_mask=True
     )
     stops = stop_token_ids(tokenizer)
+    columns = zip(samples, encoded["input_ids"], encoded["assistant_masks"], strict=True)
     rows = []
-    for number, (sample, ids, mask) in enumerate(
-        zip(samples, encoded["input_ids"], encoded["assistant_masks"], strict=True), 1
-    ):
+    for number, (sample, ids, mask) in enumerate(columns, 1):
         what = f"sample {number} of the {split} split"
         if len(ids) > max_length:
             raise UserError(
@@ -55,16 +54,15 @@ def tokenize(samples: Sequence[Sample], tokenizer: "PreTrainedTokenizerBase", ma
 
 
 def _labels(sample: Sample, ids: Sequence[int], mask: Sequence[int]) -> list[int]:
-    """The labels of one sample: its replies, but for those that the data gives `weight: 0`."""
-    weights = iter([message.get("weight", 1) for message in sample.messages if message["role"] == "assistant"])
+    replies = iter([message for message in sample.messages if message["role"] == "assistant"])
     labels = []
     for is_reply, run in groupby(zip(ids, mask, strict=True), key=lambda pair: pair[1]):
-        carries_loss = is_reply and next(weights)
+        carries_loss = is_reply and is_label(next(replies))
         labels += [token if carries_loss else IGNORE_INDEX for token, _ in run]
     return labels
 
 
-def highlight_labels(row: dict[str, list[int]], tokenizer: Any) -> str:
+def highlight_labels(row: dict[str, list[int]], tokenizer: "PreTrainedTokenizerBase") -> str:
     """A tokenized sample as text, the tokens that carry loss in 【 】."""
     pairs = zip(row["input_ids"], row["labels"], strict=True)
     text = ""

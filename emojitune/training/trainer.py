@@ -1,7 +1,6 @@
 """TRL's trainer with logits only where there are labels, and each common prefix computed once."""
 
 import warnings
-from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -11,14 +10,14 @@ from torch.nn import functional
 from transformers import EvalPrediction
 from trl import SFTTrainer
 
-from emojitune.model.loading import release_memory
+from emojitune.model.loading import release_memory, stop_token_ids
 from emojitune.model.prefix_tree import model_inputs, prefix_tree, supports_prefix_tree
 from emojitune.training.tokenization import IGNORE_INDEX
 
 # TRL 1.16 asks transformers for gradient checkpointing by its old name; the user can do nothing about it.
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
-_SAMPLES_BEFORE_TRAINING = 100
+SAMPLES_BEFORE_TRAINING = 100
 
 
 @dataclass(frozen=True)
@@ -35,18 +34,14 @@ class SupervisedBatch:
 def to_supervised_batch(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> SupervisedBatch:
     """A right-padded batch (`input_ids`, `labels`, each (batch, length)) as one row: a prefix tree where the model
     takes one, else the samples one after the other. A sample ends with the token that predicts its last label."""
-    targets = [
-        [(position, label) for position, label in enumerate(labels) if position and label != IGNORE_INDEX]
-        for labels in batch["labels"].tolist()
-    ]
-    sequences = [ids[: pairs[-1][0]] for ids, pairs in zip(batch["input_ids"].tolist(), targets, strict=True)]
+    labels = batch["labels"][:, 1:]  # what the token at each position is to predict
+    example, position = (labels != IGNORE_INDEX).nonzero(as_tuple=True)
+    pairs = list(zip(example.tolist(), position.tolist(), strict=True))
+    last = dict(pairs)
+    sequences = [ids[: last[index] + 1] for index, ids in enumerate(batch["input_ids"].tolist())]
     tree = prefix_tree(sequences, merge=supports_prefix_tree(model))
-    supervised = [
-        (path[position - 1], label, index)
-        for index, (path, pairs) in enumerate(zip(tree.paths, targets, strict=True))
-        for position, label in pairs
-    ]
-    return SupervisedBatch(model_inputs(model, tree), *torch.tensor(supervised, device=model.device).unbind(1))
+    nodes = torch.tensor([tree.paths[index][place] for index, place in pairs], device=model.device)
+    return SupervisedBatch(model_inputs(model, tree), nodes, labels[example, position], example)
 
 
 class SharedPrefixSFTTrainer(SFTTrainer):
@@ -55,13 +50,13 @@ class SharedPrefixSFTTrainer(SFTTrainer):
     Gemma's vocabulary has 262,144 tokens: where there is no Triton, TRL 1.16 computes their log-probabilities at every
     position. Losses and gradients stay the same. The model is called as ever, so that LoRA, full fine-tuning, gradient
     checkpointing and DDP work as in TRL. Evaluation adds the answer loss (without the tokens that only end a turn) and
-    the exact accuracy. `stop_token_ids` end a turn.
+    the exact accuracy.
     """
 
-    def __init__(self, *args: Any, stop_token_ids: Sequence[int], **kwargs: Any) -> None:
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, compute_metrics=_metrics_from_sums, **kwargs)
         self.tokens_trained = 0  # on all ranks
-        self._stop_tokens = torch.tensor(stop_token_ids, device=self.args.device)
+        self._stop_tokens = torch.tensor(stop_token_ids(self.processing_class), device=self.args.device)
         self._answer_sums = torch.zeros(2, device=self.args.device)  # loss and tokens since the last log
         # The samples are tokenized already; Gemma's tokenizer holds 0.5 GB, and each checkpoint would copy it.
         self.processing_class = self._tokenizer = self.callback_handler.processing_class = None
@@ -77,13 +72,14 @@ class SharedPrefixSFTTrainer(SFTTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> torch.Tensor:
         """The mean loss of supervised tokens; `num_items_in_batch` counts them over accumulated batches and ranks."""
         batch, losses, _ = self._token_losses(model, inputs)
-        loss = losses.sum() / (len(losses) if num_items_in_batch is None else num_items_in_batch)
-        if num_items_in_batch is not None and self.args.average_tokens_across_devices:
-            loss = loss * self.accelerator.num_processes  # DDP averages over ranks what was divided by all tokens
         answer = ~torch.isin(batch.target, self._stop_tokens)
         self._answer_sums += torch.stack([losses.detach()[answer].sum(), answer.sum()])
         self.tokens_trained += int(inputs["attention_mask"].sum()) * self.accelerator.num_processes
-        return loss
+        if num_items_in_batch is None:
+            return losses.mean()
+        # DDP averages over ranks what was divided by the tokens of all ranks.
+        ranks = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
+        return losses.sum() / num_items_in_batch * ranks
 
     @torch.no_grad()
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None) -> tuple[None, torch.Tensor, Any]:
@@ -95,11 +91,10 @@ class SharedPrefixSFTTrainer(SFTTrainer):
         with self.compute_loss_context_manager():
             batch, losses, right = self._token_losses(model, inputs)
         ends = torch.isin(batch.target, self._stop_tokens)
-        answer = ~ends
         turn = ends.cumsum(0) - ends.int()  # of each supervised token: how many turns ended before it
-        wrong = torch.zeros(int(ends.sum()) + 1, device=ends.device).index_add_(0, turn, (~right).float())
+        wrong = torch.zeros(len(ends), device=ends.device).index_add_(0, turn, (~right).float())
         right_end = ends & (wrong[turn] == 0)
-        columns = [losses, torch.ones_like(losses), losses * answer, answer, right_end, ends]
+        columns = [losses, torch.ones_like(losses), losses * ~ends, ~ends, right_end, ends]
         rows = torch.stack([column.float() for column in columns], dim=1)
         sums = torch.zeros(len(inputs["input_ids"]), 6, device=ends.device).index_add_(0, batch.example_index, rows)
         return None, sums, torch.zeros(len(sums), device=sums.device)
@@ -107,14 +102,15 @@ class SharedPrefixSFTTrainer(SFTTrainer):
     def evaluate(self, eval_dataset: Any = None, **kwargs: Any) -> dict[str, float]:
         """Before the first step, 100 samples are enough: the base model's loss is far from any that follow."""
         count = len(self.eval_dataset)
-        if eval_dataset is None and self.state.global_step == 0 and count > _SAMPLES_BEFORE_TRAINING:
-            spread = [index * count // _SAMPLES_BEFORE_TRAINING for index in range(_SAMPLES_BEFORE_TRAINING)]
+        if self.state.global_step == 0 and count > SAMPLES_BEFORE_TRAINING:
+            spread = np.arange(SAMPLES_BEFORE_TRAINING) * count // SAMPLES_BEFORE_TRAINING
             eval_dataset = self.eval_dataset.select(spread)
         metrics = super().evaluate(eval_dataset, **kwargs)
         release_memory()  # its batches are larger than training's
         return metrics
 
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
+        """Add the answer loss of the batches since the last log."""
         if "loss" in logs:
             loss, tokens = self.accelerator.reduce(self._answer_sums, reduction="sum").tolist()
             logs["answer_loss"] = loss / tokens
@@ -123,5 +119,5 @@ class SharedPrefixSFTTrainer(SFTTrainer):
 
 
 def _metrics_from_sums(prediction: EvalPrediction) -> dict[str, float]:
-    loss, tokens, answer, answer_tokens, right, turns = np.asarray(prediction.predictions, dtype=np.float64).sum(0)
+    loss, tokens, answer, answer_tokens, right, turns = prediction.predictions.sum(0, dtype=np.float64)
     return {"loss": loss / tokens, "answer_loss": answer / answer_tokens, "exact_accuracy": right / turns}

@@ -20,7 +20,7 @@ CONVERSATIONS = [sample for sample in SAMPLES if sample.turns > 1]
 TEXTS = [sample.texts[0] for sample in SINGLES]
 
 FORMS = {
-    "anecdote", "fragment", "hope", "kaomoji", "long", "marks", "middle", "pair", "plain", "platform", "sarcasm",
+    "anecdote", "diary", "fragment", "hope", "kaomoji", "long", "marks", "pair", "plain", "platform", "sarcasm",
     "uneventful",
 }  # fmt: skip
 

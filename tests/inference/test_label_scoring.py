@@ -9,7 +9,7 @@ from emojitune.data.emojis import LABELS
 from emojitune.inference.cached_batch import CachedBatch
 from emojitune.inference.chat_model import ChatModel
 from emojitune.inference.generation import GenerationSettings, build_messages, continue_greedily, encode_prompt
-from emojitune.inference.label_scoring import branching_nodes, label_probabilities, label_token_ids
+from emojitune.inference.label_scoring import label_probabilities, label_token_ids
 
 WORDS = ["joy", "joyful", "anger", "annoyed", "sad", "☹️", "☹"]  # bytes: tries of many branches
 TEXTS = ("今日は最高", "もう無理、帰りたい、でもまだ仕事が終わらないし電車もない", "ん")
@@ -72,7 +72,7 @@ def test_labels_that_differ_in_their_first_token_take_one_pass(tiny_tokenizer):
     model, passes = tiny("gemma", len(tiny_tokenizer)), []
     model.register_forward_pre_hook(lambda *_: passes.append(1))
     sequences = label_token_ids(tiny_tokenizer, LABELS)
-    assert list(branching_nodes(sequences)) == [()] and max(map(len, sequences)) == 2
+    assert max(map(len, sequences)) == 2
     label_probabilities(CachedBatch(model, 1), [[2, 5, 6]], sequences)
     assert len(passes) == 1
 

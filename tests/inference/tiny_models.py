@@ -1,7 +1,7 @@
 """Random models of two families, small and lively: every token changes the logits a lot."""
 
 import torch
-from transformers import Gemma3ForCausalLM, Gemma3TextConfig, LlamaConfig, LlamaForCausalLM
+from conftest import random_model
 
 SIZES = {
     "hidden_size": 32,
@@ -9,23 +9,19 @@ SIZES = {
     "num_hidden_layers": 4,
     "num_attention_heads": 4,
     "num_key_value_heads": 2,
-    "head_dim": 8,
     "initializer_range": 0.4,
     "tie_word_embeddings": False,  # tied, a random model repeats its last token
 }
-FAMILIES = ("gemma", "gemma with a window of 16", "llama", "llama without our masks")
+FAMILIES = {
+    "gemma": {},
+    "gemma with a window of 16": {"sliding_window": 16},
+    "llama": {},
+    "llama without our masks": {"attn_implementation": "eager"},
+}
 
 
 def tiny(family: str, vocab_size: int) -> torch.nn.Module:
-    torch.manual_seed(0)
-    if family.startswith("llama"):
-        attention = "eager" if "without" in family else "sdpa"
-        return LlamaForCausalLM(LlamaConfig(vocab_size=vocab_size, **SIZES, attn_implementation=attention)).eval()
-    layers = ["sliding_attention", "full_attention"] * 2
-    window = 16 if "window" in family else 512
-    return Gemma3ForCausalLM(
-        Gemma3TextConfig(vocab_size=vocab_size, **SIZES, layer_types=layers, sliding_window=window)
-    ).eval()
+    return random_model(family.split()[0], vocab_size, **SIZES, **FAMILIES[family])
 
 
 @torch.inference_mode()

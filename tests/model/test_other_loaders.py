@@ -11,37 +11,26 @@ from transformers import AutoConfig, AutoTokenizer, Gemma3TextConfig, LlamaConfi
 from emojitune.model.loading import save_tokenizer
 from emojitune.training.run_record import add_rope_settings_of_version_4
 
-LLAMA3 = {
-    "rope_type": "llama3",
-    "factor": 8.0,
-    "low_freq_factor": 1.0,
-    "high_freq_factor": 4.0,
-    "original_max_position_embeddings": 8192,
-}
-CONFIGS = {
-    "gemma": (
-        Gemma3TextConfig(
-            num_hidden_layers=6,
-            rope_parameters={
-                "full_attention": {"rope_type": "linear", "factor": 8.0, "rope_theta": 2e6},
-                "sliding_attention": {"rope_type": "default", "rope_theta": 2e4},
-            },
-        ),
-        {
-            "rope_theta": 2e6,
-            "rope_local_base_freq": 2e4,
-            "rope_scaling": {"rope_type": "linear", "factor": 8.0},
-        },
-    ),
-    # Version 4 would take 10,000 for a Qwen 3 whose config does not say, and reply with nonsense.
-    "qwen": (Qwen3Config(rope_parameters={"rope_type": "default", "rope_theta": 1e6}), {"rope_theta": 1e6}),
-    "llama": (LlamaConfig(rope_parameters={**LLAMA3, "rope_theta": 5e5}), {"rope_theta": 5e5, "rope_scaling": LLAMA3}),
+LLAMA3 = {"rope_type": "llama3", "factor": 8.0, "low_freq_factor": 1.0, "high_freq_factor": 4.0}
+LLAMA3["original_max_position_embeddings"] = 8192
+LINEAR = {"rope_type": "linear", "factor": 8.0}
+GEMMA3 = {
+    "full_attention": {**LINEAR, "rope_theta": 2e6},
+    "sliding_attention": {"rope_type": "default", "rope_theta": 2e4},
 }
 
 
-@pytest.mark.parametrize("name", CONFIGS)
-def test_the_rotary_embedding_is_told_to_both_versions(name, tmp_path):
-    config, expected = CONFIGS[name]
+@pytest.mark.parametrize(
+    ("kind", "parameters", "expected"),
+    [
+        (Gemma3TextConfig, GEMMA3, {"rope_theta": 2e6, "rope_local_base_freq": 2e4, "rope_scaling": LINEAR}),
+        # Version 4 would take 10,000 for a Qwen 3 whose config does not say, and reply with nonsense.
+        (Qwen3Config, {"rope_type": "default", "rope_theta": 1e6}, {"rope_theta": 1e6}),
+        (LlamaConfig, {**LLAMA3, "rope_theta": 5e5}, {"rope_theta": 5e5, "rope_scaling": LLAMA3}),
+    ],
+)
+def test_the_rotary_embedding_is_told_to_both_versions(kind, parameters, expected, tmp_path):
+    config = kind(num_hidden_layers=6, rope_parameters=parameters)
     config.save_pretrained(tmp_path)
     add_rope_settings_of_version_4(tmp_path / "config.json")
     saved = json.loads((tmp_path / "config.json").read_text(encoding="utf-8"))
@@ -56,7 +45,7 @@ def test_a_tokenizer_with_extra_special_tokens_loads_in_version_4(tiny_tokenizer
     tokenizer = AutoTokenizer.from_pretrained(tmp_path / "from", extra_special_tokens=["<|im_start|>", "<|im_end|>"])
     save_tokenizer(tokenizer, tmp_path / "to")
     saved = json.loads((tmp_path / "to/tokenizer_config.json").read_text(encoding="utf-8"))
-    assert not isinstance(saved.get("extra_special_tokens"), list)
+    assert "extra_special_tokens" not in saved
     assert saved["additional_special_tokens"] == ["<|im_start|>", "<|im_end|>"]
     assert AutoTokenizer.from_pretrained(tmp_path / "to").extra_special_tokens == saved["additional_special_tokens"]
 
@@ -68,4 +57,3 @@ def test_a_trained_model_folder_has_the_keys_of_version_4(trained):
     assert config["architectures"] == ["Gemma3ForCausalLM"] and config["model_type"] == "gemma3_text"
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast" and "backend" not in tokenizer
-    assert "generation -%}" not in (folder / "chat_template.jinja").read_text(encoding="utf-8")

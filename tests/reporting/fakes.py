@@ -6,7 +6,7 @@ from emojitune.evaluation.predictions import Prediction
 from emojitune.stats import rate_of_count
 
 RUN = {
-    "base_model": {"name": "embedded", "weights": {}},
+    "base_model": {"name": "embedded"},
     "settings": {"method": "lora", "learning_rate": 5e-4, "seed": 42},
     "system_prompt": "このツイートを絵文字で感情分類してください",
     "labels": list(LABELS),
@@ -22,8 +22,7 @@ def history(training, validation):
     rows = [evaluated(0.0, 13.3, 0.0)]
     for epoch, loss in enumerate(training, 1):
         rows += [logged(epoch - 1 + step / 10, loss) for step in range(1, 11)]
-        if epoch <= len(validation):
-            rows.append(evaluated(float(epoch), validation[epoch - 1], 0.4 + 0.02 * epoch))
+        rows += [evaluated(float(epoch), loss, 0.4 + 0.02 * epoch) for loss in validation[epoch - 1 : epoch]]
     return rows
 
 
@@ -36,12 +35,12 @@ def evaluated(epoch, loss, accuracy):
     return {"epoch": epoch, "validation_loss": loss, **rates}
 
 
-def predictions(labels=LABELS, right=7, texts=("朝から虹が見えた",), reply=None):
-    """Ten predictions for each label, `right` of them right, the others the next label."""
+def predictions(labels=LABELS, texts=("朝から虹が見えた",), reply=None):
+    """Ten predictions for each label, seven of them right, the others the next label."""
     found = []
     for index, label in enumerate(labels):
         for number in range(10):
-            choice = label if number < right else labels[(index + 1) % len(labels)]
+            choice = label if number < 7 else labels[(index + 1) % len(labels)]
             probabilities = dict.fromkeys(labels, 0.1 / len(labels)) | {choice: 0.9}
             text = f"{texts[number % len(texts)]} {index}-{number}"
             found.append(Prediction(text, label, 1, reply or choice, choice, probabilities, {"form": "plain"}))
@@ -56,7 +55,7 @@ def evaluation(model, right, labels, words):
     """An evaluation in which `right` of 250 replies are right."""
     rate, none = rate_of_count(right, 250), None if words else rate_of_count(right, 250)
     unseen = [] if words else [metrics.UnseenEmoji("😢", 3, "悲しみ", 2)]
-    free = (rate, none, 0.71, none, None if words else rate_of_count(3, 250), unseen)
+    free = (rate, none, 0.71, none, none, unseen)
     restricted = (rate, rate_of_count(right + 40, 250), none, 0.72, 0.95, 0.04)
     forms = {"lower <b>case</b>": 20, "質問": 25, "monologue": 30, "皮肉": 35, "long": 40, "plain": 45}
     by_form = {name: rate_of_count(count, 50) for name, count in forms.items()}
@@ -68,9 +67,7 @@ def evaluation(model, right, labels, words):
         samples=240,
         replies=250,
         scores=metrics.Scores(*free, *restricted),
-        slices=[
-            metrics.SliceScore("form", name, form, form, None if words else form) for name, form in by_form.items()
-        ],
+        slices=[metrics.SliceScore("form", name, form, form, none and form) for name, form in by_form.items()],
         conversations={"own": turns[:2], "strung": turns},
         system_prompts=[metrics.PromptScore(name, system, rate, none, rate) for name, system in prompts.items()],
         baselines=metrics.Baselines(1 / len(labels), rate_of_count(13, 250), rate_of_count(130, 250)),

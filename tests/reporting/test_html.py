@@ -21,17 +21,18 @@ HOSTILE = (
     "<script>document.title='pwned'</script>",
     "<img src=x onerror=\"document.title='pwned'\">",
     "</td></table><h1>おわり</h1>&amp;\x1b[31m\ud800",
-    "😭 朝から虹が見えた",
 )
 
 
-def render(labels=LABELS, words=False):
+def render(labels=LABELS, words=False, models=("base", "finetuned")):
     """A page whose base model answered 100 of the prompts, at length."""
     output, curve = OutputDirectory(Path("my outputs")), load_curve(history([2.9, 2.1, 1.5, 0.9], [2.6, 1.9, 2.1, 2.3]))
-    base = predictions(labels, texts=HOSTILE, reply="あ" * 60)[:100]
-    found = {"base": base, "finetuned": predictions(labels, texts=HOSTILE)}
+    texts = (*HOSTILE, "😭 朝から虹が見えた")
+    base = predictions(labels, texts, reply="あ" * 60)[:100]
+    found = {"base": base, "finetuned": predictions(labels, texts)}
+    evaluations = {model: evaluation for model, evaluation in results(labels, words).items() if model in models}
     diagnosis = diagnose(curve, 622, len(labels), output)
-    return render_report(results(labels, words), found, list(labels), RUN, curve, diagnosis, output)
+    return render_report(evaluations, found, list(labels), RUN, curve, diagnosis, output)
 
 
 @pytest.fixture(scope="module")
@@ -45,8 +46,8 @@ def text_of(page):
 
 def test_it_runs_nothing_loads_nothing_and_shows_hostile_text_as_text(page):
     assert not re.search(r"<(script|link|iframe|h1>お)|@import|\x1b", page)
-    assert all(source.startswith("data:image/png") for source in re.findall(r"<img[^>]* src=\"([^\"]*)", page))
-    assert all(url.startswith("data:image/png") for url in re.findall(r"url\(([^)]*)", page))
+    urls = re.findall(r"<img[^>]* src=\"([^\"]*)", page) + re.findall(r"url\(([^)]*)", page)
+    assert all(url.startswith("data:image/png") for url in urls)
     assert all(text in text_of(page) for text in HOSTILE[:2]) and page.encode("utf-8")
 
 
@@ -67,11 +68,11 @@ def test_base_replies_are_cut_and_their_number_is_said(page):
     assert "the base model 250 of 240" in text_of(page)
 
 
-def test_word_labels_leave_out_what_is_about_emojis():
-    text = text_of(render(["positive", "怒り", "spam"], words=True))
-    for part in ("emotion group", "format rate", "never in the training data", "OpenMoji"):
-        assert part not in text
-    assert "Which labels are taken for which" in text
+@pytest.mark.parametrize("models", [("base", "finetuned"), ("finetuned",)], ids=len)
+def test_word_labels_leave_out_what_is_about_emojis(models):
+    text = text_of(render(["positive", "怒り", "spam"], True, models))
+    assert not re.search("emotion group|format rate|never in the training data|OpenMoji", text)
+    assert "Which labels are taken for which" in text and ("base model 250" in text) == ("base" in models)
 
 
 @pytest.mark.slow
@@ -80,19 +81,11 @@ def test_word_labels_leave_out_what_is_about_emojis():
 def test_it_fits_a_phone_and_a_desk_in_light_and_dark(page, width, tmp_path):
     path, picture = tmp_path / "report.html", tmp_path / "picture.png"
     path.write_text(page, encoding="utf-8")
+    command = [BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run", "--hide-scrollbars"]
+    command += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},1600", f"--screenshot={picture}"]
     brightness = []
-    for flags in ((), ("--blink-settings=preferredColorScheme=0",)):
-        command = [
-            BROWSER,
-            "--headless",
-            "--no-sandbox",
-            "--disable-gpu",
-            "--no-first-run",
-            "--hide-scrollbars",
-            *flags,
-        ]
-        command += [f"--user-data-dir={tmp_path / 'profile'}", f"--window-size={width},1600", f"--screenshot={picture}"]
-        subprocess.run([*command, path.as_uri()], capture_output=True, timeout=60, check=True)
+    for flags in ([], ["--blink-settings=preferredColorScheme=0"]):
+        subprocess.run([*command, *flags, path.as_uri()], capture_output=True, timeout=60, check=True)
         pixels = np.asarray(Image.open(picture).convert("L"), dtype=float)
         assert pixels.shape[1] == width and pixels.std() > 5
         assert np.ptp(pixels[:, -4:]) == 0  # nothing reaches over the right edge

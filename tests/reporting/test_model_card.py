@@ -10,6 +10,9 @@ from huggingface_hub import ModelCard
 from emojitune.artifacts import OutputDirectory
 from emojitune.reporting.model_card import write_model_card
 
+OTHER = RUN | {"base_model": {"name": "someone/model"}, "system_prompt": None}
+TERMS = "Terms of Use found at https://ai.google.dev/gemma/terms"
+
 
 @pytest.fixture
 def output(tmp_path, tiny_model):
@@ -20,35 +23,29 @@ def output(tmp_path, tiny_model):
     return found
 
 
+def card_of(output, *what):
+    write_model_card(output, *what)
+    return ModelCard.load(output.model / "README.md")
+
+
 def test_a_card_names_licence_data_and_settings_and_nothing_of_this_project(output):
-    write_model_card(output, RUN)
-    card = ModelCard.load(output.model / "README.md")
+    card = card_of(output, RUN)
     assert (card.data.license, card.data.base_model, card.data.language) == ("gemma", "google/gemma-3-270m", "ja")
-    for part in (
-        "Terms of Use found at https://ai.google.dev/gemma/terms",
-        "2 training samples",
-        "lora",
-        "Not measured",
-    ):
-        assert part in card.text
+    assert all(part in card.text for part in (TERMS, "2 training samples", "- method: lora\n", "Not measured"))
     assert not re.search("emojitune|uv run|outputs", card.text)
-    assert "ai.google.dev/gemma/terms" in (output.model / "NOTICE").read_text(encoding="utf-8")
+    assert TERMS in (output.model / "NOTICE").read_text(encoding="utf-8")
 
 
 def test_metrics_come_with_intervals_and_another_base_model_with_its_own_licence(output):
-    run = RUN | {"base_model": {"name": "someone/model", "weights": {}}, "system_prompt": None}
-    write_model_card(output, run, results()["finetuned"])
-    card = ModelCard.load(output.model / "README.md")
+    card = card_of(output, OTHER, results()["finetuned"])
     assert "| exact accuracy | 72.0% (66–77) |" in card.text and '"role": "system"' not in card.text
-    assert not (output.model / "NOTICE").exists()
     assert card.data.base_model == "someone/model" and card.data.license is None and "Gemma" not in card.text
-    write_model_card(output, run | {"base_model": {"name": str(output.model)}})
-    assert str(output.root) not in (output.model / "README.md").read_text(encoding="utf-8")
+    assert not (output.model / "NOTICE").exists()
+    assert str(output.root) not in str(card_of(output, OTHER | {"base_model": {"name": str(output.model)}}))
 
 
 def test_the_code_of_the_card_runs_in_the_folder_of_the_model(output, monkeypatch, capsys):
-    write_model_card(output, RUN)
-    code = re.search(r"```python\n(.*?)```", (output.model / "README.md").read_text(encoding="utf-8"), re.DOTALL)[1]
+    code = re.search(r"```python\n(.*?)```", card_of(output, RUN).text, re.DOTALL)[1]
     assert RUN["system_prompt"] in code and code.count("\n") <= 15
     monkeypatch.chdir(output.model)
     exec(code, {})

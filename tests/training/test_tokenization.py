@@ -1,5 +1,7 @@
 """Exactly which tokens are supervised."""
 
+import re
+
 import pytest
 from conftest import SMALL_DATA, SYSTEM, conversation, sample
 
@@ -39,16 +41,18 @@ def test_a_sample_above_max_length_is_refused_and_not_dropped(split, tiny_tokeni
 
 
 @pytest.mark.parametrize(
-    ("change", "words"),
+    ("pattern", "replacement", "words"),
     [
-        (lambda t: t.replace("{%- generation -%}", "").replace("{%- endgeneration -%}", ""), "no token that carries"),
-        (lambda t: t.replace(" + '<end_of_turn>' -}}{%- endgen", " -}}{%- endgen"), "does not learn to stop"),
-        (lambda t: "{{ bos_token }}" + t, "two <bos>"),
+        (r"{%- (end)?generation -%}", "", "no token that carries"),
+        (r" \+ '<end_of_turn>' -}}{%- endgen", " -}}{%- endgen", "does not learn to stop"),
+        (r"^", "{{ bos_token }}", "two <bos>"),
     ],
-    ids=["no marks", "no stop", "two bos"],
 )
-def test_a_template_that_would_train_the_wrong_tokens_is_refused(change, words, tiny_tokenizer, monkeypatch):
-    monkeypatch.setattr(tiny_tokenizer, "chat_template", change(tiny_tokenizer.chat_template))
+def test_a_template_that_would_train_the_wrong_tokens_is_refused(
+    pattern, replacement, words, tiny_tokenizer, monkeypatch
+):
+    template = re.sub(pattern, replacement, tiny_tokenizer.chat_template)
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", template)
     with pytest.raises(UserError, match=words):
         tokenize(load_samples([sample("雨だ", "😩")]), tiny_tokenizer, 512, "training")
 

@@ -14,9 +14,9 @@ from peft import LoraConfig
 from trl import SFTConfig, SFTTrainer
 
 from emojitune.data.samples import load_samples
-from emojitune.model.loading import load_model, stop_token_ids
+from emojitune.model.loading import load_model
 from emojitune.model.prefix_tree import model_inputs, prefix_tree, supports_prefix_tree
-from emojitune.training.callbacks import StopOnDivergence, StopOnSignal
+from emojitune.training.callbacks import StopEarly
 from emojitune.training.tokenization import IGNORE_INDEX, tokenize
 from emojitune.training.trainer import SharedPrefixSFTTrainer, to_supervised_batch
 
@@ -36,7 +36,6 @@ def make_trainer(kind, folder, tokenizer, tmp_path, lora=True, **settings):
         **settings,
     )
     rows = tokenize(load_samples(SMALL_DATA), tokenizer, 512, "training")
-    extra = {"stop_token_ids": stop_token_ids(tokenizer)} if kind is SharedPrefixSFTTrainer else {}
     torch.manual_seed(1)
     return kind(
         model=load_model(folder, torch.device("cpu"), torch.float32),
@@ -45,24 +44,16 @@ def make_trainer(kind, folder, tokenizer, tmp_path, lora=True, **settings):
         eval_dataset=rows,
         processing_class=tokenizer,
         peft_config=LoraConfig(r=4, target_modules="all-linear", init_lora_weights=False) if lora else None,
-        **extra,
     )
-
-
-@pytest.fixture(scope="module")
-def llama(tmp_path_factory, tiny_tokenizer):
-    return save_tiny_model("llama", tmp_path_factory.mktemp("tiny-llama"), tiny_tokenizer)
 
 
 @pytest.mark.parametrize("merge", [True, False], ids=["tree", "flat"])
 @pytest.mark.parametrize("lora", [True, False], ids=["lora", "full"])
 @pytest.mark.parametrize("family", ["gemma", "llama"])
-def test_loss_and_gradients_equal_stock_trl(
-    family, lora, merge, tiny_model, llama, tiny_tokenizer, tmp_path, monkeypatch
-):
+def test_loss_and_gradients_equal_stock_trl(family, lora, merge, tiny_tokenizer, tmp_path, monkeypatch):
     if not merge:
         monkeypatch.setattr("emojitune.model.prefix_tree._TREE_MODELS", ())
-    folder = tiny_model if family == "gemma" else llama
+    folder = save_tiny_model(family, tmp_path / "model", tiny_tokenizer)
     results = {}
     for kind in (SFTTrainer, SharedPrefixSFTTrainer):
         trainer = make_trainer(kind, folder, tiny_tokenizer, tmp_path, lora)
@@ -143,21 +134,23 @@ def test_the_point_before_training_takes_a_hundred_samples_at_most(tiny_model, t
     assert seen == [100, 250]
 
 
-def test_divergence_is_a_nan_or_an_explosion():
-    for logs, stops in (({"loss": 3.0}, False), ({"loss": math.nan}, True), ({"eval_loss": 80.0}, True)):
-        callback, control = StopOnDivergence(), SimpleNamespace(should_training_stop=False)
-        callback.on_log(None, None, control, logs=logs)
-        assert (callback.diverged, control.should_training_stop) == (stops, stops)
+@pytest.mark.parametrize(("logs", "stops"), [({"loss": 3.0}, 0), ({"loss": math.nan}, 1), ({"eval_loss": 80.0}, 1)])
+def test_divergence_is_a_nan_or_an_explosion(logs, stops):
+    callback, control = StopEarly(), SimpleNamespace(should_training_stop=False)
+    callback.on_log(None, None, control, logs=logs)
+    assert control.should_training_stop == stops
+    assert (callback.ended, callback.exit_status) == ("diverged" if stops else "finished", 0)
 
 
 def test_the_first_interrupt_says_what_happens_and_the_second_ends_the_run(capsys):
     """The first one used to be silent, and the second did nothing."""
-    callback, control = StopOnSignal(), SimpleNamespace()
+    callback, control = StopEarly(), SimpleNamespace()
     before = signal.getsignal(signal.SIGINT)
-    with callback.installed():
+    with callback.on_signals():
         os.kill(os.getpid(), signal.SIGINT)
         callback.on_step_end(None, None, control)
-        assert control.should_save and control.should_training_stop and callback.exit_status == 130
+        assert control.should_save and control.should_training_stop
+        assert (callback.ended, callback.exit_status) == ("interrupted", 130)
         assert "press Ctrl+C again" in capsys.readouterr().out
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
