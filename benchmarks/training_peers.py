@@ -71,15 +71,14 @@ def make_trainer(peer: str, folder: str, output: str) -> tuple[Trainer, object]:
     settings = {"max_length": None, "packing": False, "dataset_kwargs": {"skip_prepare_dataset": True}}
     name = "activation_checkpointing" if "activation_checkpointing" in SFTConfig.__dataclass_fields__ else None
     settings |= {name or "gradient_checkpointing": False, "padding_free": peer == "padding_free"}
-    kind, extra = SFTTrainer, {}
+    kind = SFTTrainer
     tokenizer = AutoTokenizer.from_pretrained(folder)
     if peer == "ours":
-        from emojitune.model.loading import stop_token_ids
         from emojitune.training.trainer import SharedPrefixSFTTrainer
 
-        kind, extra = SharedPrefixSFTTrainer, {"stop_token_ids": stop_token_ids(tokenizer)}
+        kind = SharedPrefixSFTTrainer
     config = SFTConfig(output, **COMMON, **settings)
-    trainer = kind(model, config, train_dataset=rows, processing_class=tokenizer, peft_config=LORA, **extra)
+    trainer = kind(model, config, train_dataset=rows, processing_class=tokenizer, peft_config=LORA)
     return trainer, trainer.data_collator
 
 

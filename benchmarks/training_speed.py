@@ -2,9 +2,10 @@
 
     uv run benchmarks/training_speed.py --steps 10
 
-Needs step 2. Each peer is a process of its own; they get each batch in turn, in an order that alternates, and the first
-batch warms up and does not count. A step is forward, backward, clipping and AdamW, LoRA r=16 on all linear layers,
-batches of 8, fp32 on the CPU. Losses must agree: a fast step that computes something else is no peer.
+Needs step 2; writes docs/speed.json, to which a second run with other --peers adds. Each peer is a process of its own;
+they get each batch in turn, in an order that alternates, and the first batch warms up and does not count. A step is
+forward, backward, clipping and AdamW, LoRA r=16 on all linear layers, batches of 8, fp32 on the CPU. Losses must agree:
+a fast step that computes something else is no peer.
 """
 
 import argparse
@@ -14,6 +15,7 @@ import statistics
 import subprocess
 import sys
 import time
+from datetime import date
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
@@ -22,7 +24,7 @@ import torch
 from accelerate.data_loader import SeedableRandomSampler
 from tqdm import tqdm
 
-from emojitune.artifacts import OutputDirectory, read_jsonl
+from emojitune.artifacts import OutputDirectory, read_jsonl, write_json
 from emojitune.cli import bounded, output_directory
 from emojitune.data.samples import load_samples
 from emojitune.model.base_model import EMBEDDED, find_base_model
@@ -30,6 +32,7 @@ from emojitune.model.loading import load_model, load_tokenizer
 from emojitune.model.prefix_tree import prefix_tree
 from emojitune.training.tokenization import IGNORE_INDEX, tokenize
 
+SPEED = Path(__file__).parent.parent / "docs/speed.json"
 BATCH = 8
 MATMUL = (352, 640, 2048)  # a batch's tokens, and the two sides of Gemma 3 270M's widest layers
 
@@ -121,19 +124,23 @@ def main() -> None:
         for name in list(peers) if number % 2 else reversed(peers):
             peers[name].step(batch)
     ours = peers["ours"]
-    print(f"{cpu_name()}, {torch.get_num_threads()} threads, {args.steps} steps of {BATCH} samples")
+    found = json.loads(SPEED.read_text(encoding="utf-8")) if SPEED.exists() else {"peers": {}}
     for name, peer in peers.items():
         peer.process.stdin.close()
         ratios = sorted(a / b for a, b in zip(peer.seconds[1:], ours.seconds[1:], strict=True))
-        difference = max(abs(a / b - 1) for a, b in zip(peer.losses[:3], ours.losses[:3], strict=True))
-        print(
-            f"{name:32} {statistics.median(peer.seconds[1:]):6.2f} s per step; {statistics.median(ratios):5.2f} times "
-            f"ours ({ratios[0]:.2f} to {ratios[-1]:.2f}); losses of 3 steps differ by {difference:.0e}; {peer.versions}"
-        )
+        found["peers"][name] = {
+            "seconds": statistics.median(peer.seconds[1:]),
+            "times_ours": [statistics.median(ratios), ratios[0], ratios[-1]],
+            "losses_differ_by": max(abs(a / b - 1) for a, b in zip(peer.losses[:3], ours.losses[:3], strict=True)),
+            "versions": peer.versions,
+        }
     shares = [
         needed_gflop(b, layers, output_layer) / s / peak for b, s in zip(batches[1:], ours.seconds[1:], strict=True)
     ]
-    print(f"matrix products: {peak:.0f} GFLOP/s; our step reaches {statistics.median(shares):.0%} of it")
+    found |= {"date": date.today().isoformat(), "machine": cpu_name(), "threads": torch.get_num_threads()}
+    found |= {"steps": args.steps, "gflops": peak, "share_of_gflops": statistics.median(shares)}
+    write_json(SPEED, found)
+    print(json.dumps(found, indent=2))
 
 
 if __name__ == "__main__":

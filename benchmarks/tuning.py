@@ -31,7 +31,7 @@ from emojitune.evaluation.metrics import score
 from emojitune.evaluation.predictions import build_examples, predict
 from emojitune.inference.chat_model import ChatModel
 from emojitune.model.base_model import EMBEDDED, find_base_model
-from emojitune.model.loading import load_tokenizer, load_trainable, quiet_transformers, stop_token_ids
+from emojitune.model.loading import load_tokenizer, load_trainable, quiet_transformers
 from emojitune.training.callbacks import ProgressBar
 from emojitune.training.run_record import best_epoch, finished_epochs
 from emojitune.training.tokenization import tokenize
@@ -103,7 +103,6 @@ def train(setting: dict, samples: list[Sample], measured: list[Sample], folder: 
         eval_dataset=tokenize(measured, tokenizer, 512, "validation"),
         processing_class=tokenizer,
         peft_config=lora,
-        stop_token_ids=stop_token_ids(tokenizer),
     )
     trainer.remove_callback(PrinterCallback)
     trainer.add_callback(ProgressBar())

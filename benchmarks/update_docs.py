@@ -1,14 +1,16 @@
-"""Write the result tables of README.md, README.ja.md and docs/results.md from a run; no figure there is typed by hand.
+"""Write what README.md, README.ja.md and docs/results.md say of a run; no figure there is typed by hand.
 
-    uv run benchmarks/update_docs.py --output-dir outputs
+    uv run benchmarks/update_docs.py --output-dir outputs --quick-dir outputs-quick
 
-Needs steps 1 to 5 and benchmarks/posts.py. The figures go to docs/results.json, and from there into the tables between
-the marks `<!-- results -->` and `<!-- /results -->`; `tests/test_docs.py` fails when the two drift apart.
+Needs run_pipeline.py with defaults, the same with --quick, and benchmarks/posts.py. The figures go to docs/results.json
+and from there between marks such as `<!-- results -->` and `<!-- /results -->`; `tests/test_docs.py` fails when the two
+drift apart.
 """
 
 import argparse
 import json
 import re
+import subprocess
 import sys
 from datetime import date
 from pathlib import Path
@@ -19,9 +21,11 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 from emojitune.artifacts import OutputDirectory, read_json, write_json, write_text
 from emojitune.cli import output_directory
 from emojitune.stats import Rate
+from run_pipeline import TWEETS
 
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs/results.json"
+SPEED = ROOT / "docs/speed.json"  # training_speed.py writes it
 WORDS = {
     "en": {
         "head": ("", "base", "fine-tuned", "character n-gram model"),
@@ -30,6 +34,12 @@ WORDS = {
         "top3": "label among the three most probable",
         "format": "answers exactly one emoji",
         "posts": "exact on 500 posts of other writers",
+        "replies": ("tweet", "base", "fine-tuned"),
+        "speed": ("seconds per step", "times ours"),
+        "share": "{date}, {machine}, {steps} steps of 8 samples; our step reaches {share:.0%} of the {gflops:.0f} "
+        "GFLOP/s that matrix products reach here.",
+        "cost": "The first takes {quick:.0f} minutes on {machine}, the second {whole:.0f}; the training of the second "
+        "takes {memory} GB of memory.",
         "note": "{replies:,} validation replies ({base} for the base model), 95 % intervals in brackets; chance is "
         "{chance}.",
     },
@@ -40,14 +50,19 @@ WORDS = {
         "top3": "上位 3 つに正解が入る",
         "format": "絵文字 1 つだけで答える",
         "posts": "別の書き手による 500 投稿での完全一致",
+        "replies": ("ツイート", "元のモデル", "学習後"),
+        "speed": ("1 ステップの秒数", "ours の何倍か"),
+        "share": "{date}、{machine}、8 サンプルのステップ {steps} 回。行列積の速さ {gflops:.0f} GFLOP/s の "
+        "{share:.0%} に達します。",
+        "cost": "{machine} で前者は {quick:.0f} 分、後者は {whole:.0f} 分かかり、学習はメモリを {memory} GB 使います。",
         "note": "検証データの返答 {replies:,} 件(元のモデルは {base} 件)。括弧内は 95 % 区間。"
         "当てずっぽうなら {chance}。",
     },
 }
 
 
-def collect(output: OutputDirectory) -> dict[str, Any]:
-    """The figures of a run that the documents show."""
+def collect(output: OutputDirectory, quick: OutputDirectory) -> dict[str, Any]:
+    """The figures of a run, and of one with --quick, that the documents show."""
     run = read_json(output.run, "03_train_model.py", output)
     names = {"base": "base.json", "finetuned": "finetuned.json", "posts": "posts.json"}
     evaluation = {key: read_json(output.evaluation / name, "05_test_base.py", output) for key, name in names.items()}
@@ -60,8 +75,26 @@ def collect(output: OutputDirectory) -> dict[str, Any]:
         "training_minutes": round(run["seconds"] / 60, 1),
         "peak_memory_gb": round(run["peak_memory_bytes"] / 1e9, 1),
         "epochs": run["epochs"],
+        "pipeline": read_json(output.root / "pipeline.json", "run_pipeline.py", output),
+        "quick": read_json(quick.root / "pipeline.json", "run_pipeline.py", quick)
+        | {
+            "exact_accuracy": read_json(quick.evaluation / "finetuned.json", "05_test_base.py", quick)["scores"][
+                "exact_accuracy"
+            ]
+        },
+        "replies": ask(output, run["system_prompt"]),
+        "speed": json.loads(SPEED.read_text(encoding="utf-8")),
         **evaluation,
     }
+
+
+def ask(output: OutputDirectory, system: str) -> list[dict[str, str]]:
+    """The replies of both models to the tweets of run_pipeline.py, as step 6 gives them."""
+    command = [sys.executable, str(ROOT / "06_test_finetuned_single.py"), "--compare", "--json", "--system", system]
+    done = subprocess.run(
+        [*command, "--output-dir", str(output.root)], input="\n".join(TWEETS), stdout=subprocess.PIPE, encoding="utf-8"
+    )
+    return [json.loads(line) for line in done.stdout.splitlines()]
 
 
 def show(rate: dict[str, Any] | None) -> str:
@@ -88,6 +121,38 @@ def main_table(results: dict[str, Any], language: str) -> str:
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note}"
 
 
+def replies_table(results: dict[str, Any], language: str) -> str:
+    replies = {(row["text"], row["model"]): row["reply"] for row in results["replies"]}
+    rows = [WORDS[language]["replies"], ("---",) * 3]
+    rows += [
+        (text, replies[text, "base"], replies[text, "fine-tuned"]) for text in dict.fromkeys(t for t, _ in replies)
+    ]
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows)
+
+
+def cost(results: dict[str, Any], language: str) -> str:
+    return WORDS[language]["cost"].format(
+        quick=results["quick"]["total_minutes"],
+        whole=results["pipeline"]["total_minutes"],
+        memory=results["peak_memory_gb"],
+        machine=results["machine"],
+    )
+
+
+def speed_table(results: dict[str, Any], language: str) -> str:
+    """Our training step beside its peers'."""
+    speed, words = results["speed"], WORDS[language]["speed"]
+    peers = sorted(speed["peers"].items(), key=lambda item: item[1]["times_ours"][0])
+    rows = [
+        ("", *(f"{name} ({peer['versions'].split(',')[0]})" for name, peer in peers)),
+        ("---",) * (len(peers) + 1),
+        (words[0], *(f"{peer['seconds']:.2f}" for _, peer in peers)),
+        (words[1], *("{:.2f} ({:.2f}–{:.2f})".format(*peer["times_ours"]) for _, peer in peers)),
+    ]
+    note = WORDS[language]["share"].format(share=speed["share_of_gflops"], **speed)
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note}"
+
+
 def details(results: dict[str, Any]) -> str:
     """The tables of docs/results.md."""
     tuned, posts = results["finetuned"], results["posts"]
@@ -97,6 +162,17 @@ def details(results: dict[str, Any]) -> str:
         f"and {results['peak_memory_gb']} GB of memory at the peak. Log-loss {tuned['scores']['log_loss']:.3f}, "
         f"expected calibration error {tuned['scores']['calibration_error']:.3f}, "
         f"macro-F1 {tuned['scores']['macro_f1']:.3f}.",
+        "",
+        "Minutes of `uv run run_pipeline.py`, and with `--quick`, whose model is right in "
+        f"{show(results['quick']['exact_accuracy'])} of its {results['quick']['exact_accuracy']['count']} replies:",
+        "",
+        "| | defaults | --quick |",
+        "| --- | --- | --- |",
+        *(
+            f"| {script} | {minutes:.1f} | {results['quick']['minutes'][script]:.1f} |"
+            for script, minutes in results["pipeline"]["minutes"].items()
+        ),
+        f"| all | {results['pipeline']['total_minutes']:.1f} | {results['quick']['total_minutes']:.1f} |",
         "",
         main_table(results, "en"),
         "",
@@ -143,30 +219,36 @@ def details(results: dict[str, Any]) -> str:
     return "\n".join(lines)
 
 
-def documents(results: dict[str, Any]) -> dict[Path, str]:
-    """What stands between the marks of each document."""
-    return {
-        ROOT / "README.md": main_table(results, "en"),
-        ROOT / "README.ja.md": main_table(results, "ja"),
-        ROOT / "docs/results.md": details(results),
+def documents(results: dict[str, Any]) -> dict[Path, dict[str, str]]:
+    """What stands between the marks of each document, by the name of the mark."""
+    readmes = {"README.md": "en", "README.ja.md": "ja"}
+    parts = {"replies": replies_table, "cost": cost, "results": main_table, "speed": speed_table}
+    filled_in = {
+        ROOT / name: {mark: write(results, language) for mark, write in parts.items()}
+        for name, language in readmes.items()
     }
+    filled_in[ROOT / "docs/performance.md"] = {"speed": speed_table(results, "en")}
+    return filled_in | {ROOT / "docs/results.md": {"results": details(results)}}
 
 
-def filled(text: str, tables: str) -> str:
-    """`text` with `tables` between its marks."""
-    pattern = r"(<!-- results -->\n).*?(<!-- /results -->)"
-    return re.sub(pattern, lambda match: f"{match[1]}{tables}\n{match[2]}", text, flags=re.DOTALL)
+def filled(text: str, parts: dict[str, str]) -> str:
+    """`text` with each part between its marks."""
+    for mark, part in parts.items():
+        pattern = rf"(<!-- {mark} -->\n).*?(<!-- /{mark} -->)"
+        text = re.sub(pattern, lambda match, part=part: f"{match[1]}{part}\n{match[2]}", text, flags=re.DOTALL)
+    return text
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--output-dir", type=output_directory, default=OutputDirectory(Path("outputs")))
+    parser.add_argument("--quick-dir", type=output_directory, default=OutputDirectory(Path("outputs-quick")))
     args = parser.parse_args()
-    write_json(RESULTS, collect(args.output_dir))
+    write_json(RESULTS, collect(args.output_dir, args.quick_dir))
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    for path, tables in documents(results).items():
-        write_text(path, filled(path.read_text(encoding="utf-8"), tables))
-        print(f"Wrote the tables of {path.name}")
+    for path, parts in documents(results).items():
+        write_text(path, filled(path.read_text(encoding="utf-8"), parts))
+        print(f"Wrote the figures of {path.name}")
 
 
 if __name__ == "__main__":
