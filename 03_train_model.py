@@ -72,7 +72,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--epochs",
         type=bounded(int, 1, 1000),
         default=1,
-        help="passes over the training split (default: 1; a second takes as long again for little gain, see docs/experiments.md)",
+        help="passes over the training split (default: 1; another takes as long again, see docs/experiments.md)",
     )
     how.add_argument(
         "--learning-rate",
