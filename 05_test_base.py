@@ -121,7 +121,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 scores=score(predictions[name], labels),
                 slices=slice_scores(predictions[name], labels),
                 conversations={} if args.quick else hold_conversations(model, samples, system, CONVERSATIONS[name]),
-                system_prompts=[] if args.quick else try_system_prompts(model, pairs, labels, system),
+                system_prompts=[] if args.quick or name == "base" else try_system_prompts(model, pairs, labels, system),
                 baselines=baselines,
                 against_base=against_base if name == "finetuned" else None,
             )

@@ -35,8 +35,7 @@ def test_writes_exactly_these_files(evaluated):
     assert tuned["against_base"]["samples"] == tuned["replies"] == predicted.count(b"\n")
     turns = [turn["turn"] for turn in tuned["conversations"]["own"]]
     assert turns == list(range(1, len(turns) + 1))
-    prompts, of_base = ([row["system"] for row in found["system_prompts"]] for found in (tuned, base))
-    assert prompts == of_base and prompts[:2] == [SYSTEM, None]
+    assert [row["system"] for row in tuned["system_prompts"]][:2] == [SYSTEM, None] and not base["system_prompts"]
 
 
 def test_exact_accuracy_is_the_one_that_training_reported(evaluated):
@@ -62,8 +61,8 @@ def test_the_base_model_answers_fewer_and_both_are_compared_on_those(evaluated, 
     assert "Of another run" not in (evaluated / "05_evaluation/report.html").read_text(encoding="utf-8")
     base, tuned = result(evaluated, "base"), result(evaluated, "finetuned")
     assert base["samples"] == 3 < tuned["samples"] and base["replies"] == tuned["against_base"]["samples"]
-    counts = {row["exact_accuracy"]["count"] for name in (base, tuned) for row in name["system_prompts"]}
-    assert len(counts) == 1  # every prompt, and both models, on the same samples
+    counts = {row["exact_accuracy"]["count"] for row in tuned["system_prompts"]}
+    assert len(counts) == 1  # every prompt on the same samples
     assert f"3 of {tuned['samples']} samples" in capsys.readouterr().out
 
 
