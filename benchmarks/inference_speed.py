@@ -19,7 +19,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from emojitune.artifacts import load_verified_manifest, read_jsonl
 from emojitune.cli import add_device, add_output_dir, bounded, run_main
-from emojitune.data.samples import load_samples, subsample
+from emojitune.data.samples import load_samples, sanitize, subsample
 
 BATCH = 16  # what step 5 puts through the model at once
 
@@ -59,7 +59,7 @@ def main(argv: list[str] | None = None) -> int:
         for start in range(0, len(order), size):
             rows = order[start : start + size]
             found = generate(model.model, model.tokenizer, [prompts[index] for index in rows], settings)
-            replies.update(zip(rows, found, strict=True))
+            replies.update(zip(rows, map(sanitize, found), strict=True))
         return [replies[index] for index in range(len(prompts))]
 
     ways = {
