@@ -35,13 +35,13 @@ WORDS = {
         "format": "answers exactly one emoji",
         "posts": "exact on 500 posts of other writers",
         "replies": ("tweet", "base", "fine-tuned"),
-        "speed": ("seconds per step", "times ours"),
-        "share": "{date}, {machine}, {steps} steps of 8 samples; our step reaches {share:.0%} of the {gflops:.0f} "
-        "GFLOP/s that matrix products reach here.",
-        "cost": "The first takes {quick:.0f} minutes on {machine}, the second {whole:.0f}; the training of the second "
-        "takes {memory} GB of memory.",
+        "speed": "time of a step, times ours",
+        "share": "{steps} steps of 8 samples; ours takes {seconds:.1f} s, {share:.0%} of the {gflops:.0f} GFLOP/s of "
+        "matrix products here. {date}, {machine}, {versions} unless named.",
+        "cost": "On 2 cores of an {machine}, the first takes {quick:.1f} minutes, the second {whole:.0f} and {memory} "
+        "GB of memory.",
         "note": "{replies:,} validation replies ({base} for the base model), 95 % intervals in brackets; chance is "
-        "{chance}.",
+        "{chance}. The n-gram model sees only which short runs of characters a text contains.",
     },
     "ja": {
         "head": ("", "元のモデル", "学習後", "文字 n-gram モデル"),
@@ -51,12 +51,12 @@ WORDS = {
         "format": "絵文字 1 つだけで答える",
         "posts": "別の書き手による 500 投稿での完全一致",
         "replies": ("ツイート", "元のモデル", "学習後"),
-        "speed": ("1 ステップの秒数", "ours の何倍か"),
-        "share": "{date}、{machine}、8 サンプルのステップ {steps} 回。行列積の速さ {gflops:.0f} GFLOP/s の "
-        "{share:.0%} に達します。",
-        "cost": "{machine} で前者は {quick:.0f} 分、後者は {whole:.0f} 分かかり、学習はメモリを {memory} GB 使います。",
+        "speed": "1 ステップの時間(ours との比)",
+        "share": "8 サンプルのステップ {steps} 回。ours は {seconds:.1f} 秒で、行列積の速さ {gflops:.0f} GFLOP/s の "
+        "{share:.0%}。{date}、{machine}、{versions}(名前にあるものを除く)。",
+        "cost": "2 コアの {machine} で、前者は {quick:.1f} 分、後者は {whole:.0f} 分とメモリ {memory} GB が要ります。",
         "note": "検証データの返答 {replies:,} 件(元のモデルは {base} 件)。括弧内は 95 % 区間。"
-        "当てずっぽうなら {chance}。",
+        "当てずっぽうなら {chance}。n-gram モデルは、文に含まれる短い文字の並びしか見ません。",
     },
 }
 
@@ -69,7 +69,7 @@ def collect(output: OutputDirectory, quick: OutputDirectory) -> dict[str, Any]:
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     return {
         "date": date.today().isoformat(),
-        "machine": f"2 cores of an {cpu[1] if cpu else 'unknown CPU'}",
+        "machine": cpu[1] if cpu else "unknown CPU",
         "versions": run["versions"],
         "settings": run["settings"],
         "training_minutes": round(run["seconds"] / 60, 1),
@@ -141,15 +141,20 @@ def cost(results: dict[str, Any], language: str) -> str:
 
 def speed_table(results: dict[str, Any], language: str) -> str:
     """Our training step beside its peers'."""
-    speed, words = results["speed"], WORDS[language]["speed"]
+    speed, words = results["speed"], WORDS[language]
     peers = sorted(speed["peers"].items(), key=lambda item: item[1]["times_ours"][0])
     rows = [
-        ("", *(f"{name} ({peer['versions'].split(',')[0]})" for name, peer in peers)),
+        ("", *(name for name, _ in peers)),
         ("---",) * (len(peers) + 1),
-        (words[0], *(f"{peer['seconds']:.2f}" for _, peer in peers)),
-        (words[1], *("{:.2f} ({:.2f}–{:.2f})".format(*peer["times_ours"]) for _, peer in peers)),
+        (words["speed"], *("{:.2f} ({:.2f}–{:.2f})".format(*peer["times_ours"]) for _, peer in peers[1:])),
     ]
-    note = WORDS[language]["share"].format(share=speed["share_of_gflops"], **speed)
+    rows[2] = (rows[2][0], "1", *rows[2][1:])
+    note = words["share"].format(
+        share=speed["share_of_gflops"],
+        seconds=speed["peers"]["ours"]["seconds"],
+        versions=speed["peers"]["ours"]["versions"],
+        **speed,
+    )
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note}"
 
 
@@ -158,10 +163,10 @@ def details(results: dict[str, Any]) -> str:
     tuned, posts = results["finetuned"], results["posts"]
     versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
     lines = [
-        f"{results['date']}, {results['machine']}, {versions}. Training took {results['training_minutes']} minutes "
-        f"and {results['peak_memory_gb']} GB of memory at the peak. Log-loss {tuned['scores']['log_loss']:.3f}, "
-        f"expected calibration error {tuned['scores']['calibration_error']:.3f}, "
-        f"macro-F1 {tuned['scores']['macro_f1']:.3f}.",
+        f"{results['date']}, 2 cores of an {results['machine']}, {versions}. Training took "
+        f"{results['training_minutes']} minutes and {results['peak_memory_gb']} GB of memory at the peak. "
+        f"Log-loss {tuned['scores']['log_loss']:.3f}, expected calibration error "
+        f"{tuned['scores']['calibration_error']:.3f}, macro-F1 {tuned['scores']['macro_f1']:.3f}.",
         "",
         "Minutes of `uv run run_pipeline.py`, and with `--quick`, whose model is right in "
         f"{show(results['quick']['exact_accuracy'])} of its {results['quick']['exact_accuracy']['count']} replies:",
