@@ -41,7 +41,7 @@ def run(commands: list[str]) -> tuple[float, str]:
 def filled(part: str, minutes: str, output: str) -> str:
     """An exercise with minutes and output between their marks."""
     part = re.sub(r"(<!-- minutes -->).*?(<!-- /minutes -->)", rf"\g<1>{minutes}\g<2>", part)
-    block = f"```text\n{output.strip("\n")}\n```\n"
+    block = "```text\n" + output.strip("\n") + "\n```\n"  # the spaces of a table's first line stay
     return re.sub(r"(<!-- output -->\n).*?(<!-- /output -->)", lambda m: m[1] + block + m[2], part, flags=re.DOTALL)
 
 
