@@ -20,7 +20,8 @@ def update_docs():
 
 
 def commands(text):
-    """Every `uv run SCRIPT …` of a page, in code marks or blocks."""
+    """Every `uv run SCRIPT …` of a page, in code marks or blocks; what a command printed stands in a block of text."""
+    text = re.sub(r"^```text\n.*?^```\n", "", text, flags=re.DOTALL | re.MULTILINE)
     for code in re.findall(r"```\n(.*?)```|`([^`]+)`", text, flags=re.DOTALL):
         for line in "".join(code).replace("\n   ", " ").splitlines():
             words = shlex.split(line, comments=True)
