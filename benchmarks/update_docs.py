@@ -221,7 +221,7 @@ def details(results: dict[str, Any]) -> str:
             f"| {row['name']} | {show(row['exact_accuracy'])} | {show(row['restricted_exact_accuracy'])} |"
             for row in tuned["system_prompts"]
         ]
-    return "\n".join(lines)
+    return "\n".join([*lines, "", "A training step beside other trainers:", "", speed_table(results, "en")])
 
 
 def documents(results: dict[str, Any]) -> dict[Path, dict[str, str]]:
