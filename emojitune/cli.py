@@ -114,7 +114,8 @@ def _user_message_for(error: Exception) -> str | None:
         return str(error)
     text = str(error)
     # Native libraries report a full disk or exhausted memory with their own exception types.
-    if isinstance(error, MemoryError) or "out of memory" in text or "can't allocate memory" in text:
+    no_memory = ("out of memory", "can't allocate memory", "ALLOC_FAILED", "Invalid buffer size")
+    if isinstance(error, MemoryError) or any(words in text for words in no_memory):
         return (
             "out of memory; try a smaller --batch-size with --gradient-accumulation, --gradient-checkpointing in "
             "training, or --device cpu if it was a GPU"

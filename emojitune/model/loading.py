@@ -127,6 +127,7 @@ def load_trainable(folder: Path, device: "torch.device", frozen_embeddings: bool
             f"this machine has {count} GPUs: set CUDA_VISIBLE_DEVICES=0 to use one, or start with: "
             f"uv run accelerate launch --num_processes {count} 03_train_model.py"
         )
+    os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # a launcher's settings may say fp16; `select_dtype` decides
     model = load_model(folder, torch.device("cpu"), torch.float32)
     if frozen_embeddings:
         model.get_input_embeddings().weight.requires_grad_(False)
@@ -188,7 +189,10 @@ def release_memory() -> None:
 
 
 def peak_memory_bytes() -> int:
-    """The largest resident memory of this process so far, in bytes; 0 on Windows."""
+    """The most memory so far, in bytes: PyTorch's on a GPU that is used, else this process's; 0 on Windows."""
+    torch = sys.modules.get("torch")  # not imported for this alone
+    if torch and torch.cuda.is_initialized() and torch.cuda.max_memory_reserved():
+        return torch.cuda.max_memory_reserved()
     if sys.platform == "linux":  # where `resource` counts that of the parent process as well
         return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])
     if sys.platform == "darwin":

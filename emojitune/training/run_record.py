@@ -143,7 +143,8 @@ def summary(record: dict[str, Any], output: OutputDirectory) -> str:
 
 def estimate_cost(trainer: SharedPrefixSFTTrainer, output: OutputDirectory) -> str:
     """Time a few steps without changing the weights; what the whole run would take, in one sentence."""
-    args, model = trainer.args, trainer.model
+    args = trainer.args
+    model = trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)  # bf16 on a GPU, as in training
     trainer.current_gradient_accumulation_steps = args.gradient_accumulation_steps
     batches, evaluation = trainer.get_train_dataloader(), trainer.get_eval_dataloader()
     batch, measured = iter(batches), next(iter(evaluation))
@@ -152,7 +153,9 @@ def estimate_cost(trainer: SharedPrefixSFTTrainer, output: OutputDirectory) -> s
     step = median(seconds[1:] or seconds) * args.gradient_accumulation_steps  # the first one warms up caches
     model.zero_grad()
     model.eval()
-    evaluate = timeit.timeit(lambda: trainer.prediction_step(model, measured, False), number=1) * len(evaluation)
+    evaluate = timeit.timeit(lambda: trainer.prediction_step(model, measured, False)[1].cpu(), number=1) * len(
+        evaluation
+    )
     steps = math.ceil(len(batches) / args.gradient_accumulation_steps) * args.num_train_epochs
     minutes = (steps * step + args.num_train_epochs * evaluate) / 60
     weights = 4 * model.num_parameters()

@@ -73,7 +73,7 @@ class SharedPrefixSFTTrainer(SFTTrainer):
         """The mean loss of supervised tokens; `num_items_in_batch` counts them over accumulated batches and ranks."""
         batch, losses, _ = self._token_losses(model, inputs)
         answer = ~torch.isin(batch.target, self._stop_tokens)
-        self._answer_sums += torch.stack([losses.detach()[answer].sum(), answer.sum()])
+        self._answer_sums += torch.stack([losses.detach()[answer].sum(), answer.sum().float()])
         self.tokens_trained += int(inputs["attention_mask"].sum()) * self.accelerator.num_processes
         if num_items_in_batch is None:
             return losses.mean()
@@ -91,7 +91,7 @@ class SharedPrefixSFTTrainer(SFTTrainer):
         with self.compute_loss_context_manager():
             batch, losses, right = self._token_losses(model, inputs)
         ends = torch.isin(batch.target, self._stop_tokens)
-        turn = ends.cumsum(0) - ends.int()  # of each supervised token: how many turns ended before it
+        turn = ends.int().cumsum(0) - ends.int()  # of each supervised token: how many turns ended before it
         wrong = torch.zeros(len(ends), device=ends.device).index_add_(0, turn, (~right).float())
         right_end = ends & (wrong[turn] == 0)
         columns = [losses, torch.ones_like(losses), losses * ~ends, ~ends, right_end, ends]
