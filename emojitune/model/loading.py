@@ -60,6 +60,7 @@ def save_tokenizer(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
     path = folder / "tokenizer_config.json"
     config = json.loads(path.read_text(encoding="utf-8"))
     config["tokenizer_class"] = "PreTrainedTokenizerFast"  # transformers 5 names a class that 4 does not have
+    config["model_input_names"] = ["input_ids", "attention_mask"]  # 4 would add token_type_ids, which no model takes
     config.pop("backend", None)
     if isinstance(config.get("extra_special_tokens"), list):  # 4 knows such a list by its older name only
         config["additional_special_tokens"] = config.pop("extra_special_tokens")

@@ -57,3 +57,4 @@ def test_a_trained_model_folder_has_the_keys_of_version_4(trained):
     assert config["architectures"] == ["Gemma3ForCausalLM"] and config["model_type"] == "gemma3_text"
     tokenizer = json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
     assert tokenizer["tokenizer_class"] == "PreTrainedTokenizerFast" and "backend" not in tokenizer
+    assert tokenizer["model_input_names"] == ["input_ids", "attention_mask"]
