@@ -1,9 +1,10 @@
-"""Score a run on posts.json: 500 posts, 20 per label, by writers who wrote nothing for training.
+"""Score a run on posts by writers who wrote nothing for training: posts.json and diary.json.
 
     uv run benchmarks/posts.py --output-dir outputs
 
-The yardstick of the dataset: it is never trained on and nothing is chosen by it. Each post was read blind by three
-readers, and its label is the one that at least two of them chose.
+The yardsticks of the dataset: they are never trained on and nothing is chosen by them. posts.json holds 500 posts in
+the dataset's plainer forms, 20 per label; diary.json holds posts and replies as people's accounts have them, in a
+natural mixture. Each post was read blind by three readers, and its label is the one that at least two of them chose.
 """
 
 import argparse
@@ -26,11 +27,11 @@ from emojitune.evaluation.predictions import EvalExample, build_examples, predic
 from emojitune.inference.chat_model import load_finetuned
 from emojitune.stats import Rate, rate_of
 
-POSTS = Path(__file__).parent / "posts.json"
+YARDSTICKS = ("posts", "diary")
 
 
-def load_posts(system: str | None, labels: list[str]) -> list[EvalExample]:
-    rows = json.loads(POSTS.read_text(encoding="utf-8"))
+def load_posts(name: str, system: str | None, labels: list[str]) -> list[EvalExample]:
+    rows = json.loads(Path(__file__).with_name(f"{name}.json").read_text(encoding="utf-8"))
     head = [{"role": "system", "content": system}] if system else []
     samples = [
         Sample(
@@ -57,27 +58,29 @@ def main() -> None:
     output: OutputDirectory = args.output_dir
     run = load_verified_manifest("03_train_model.py", output)
     train = load_samples(read_jsonl(output.train, "02_split_data.py", output))
-    posts = load_posts(run["system_prompt"], run["labels"])
     model = load_finetuned(output, run, "auto")
-    with tqdm(total=len(posts), desc="posts", unit="reply") as bar:
-        predictions = predict(model, posts, run["labels"], bar.update)
-    ours = [prediction.choice for prediction in predictions]
     trained, _ = build_examples(train, run["labels"])
-    ngram = ngram_choices([e.text for e in trained], [e.label for e in trained], [post.text for post in posts])
-    slices: dict[str, list[int]] = defaultdict(list)
-    for index, post in enumerate(posts):
-        for key in ("all", post.fields["form"], emotion_group(post.label)):
-            slices[key].append(index)
     result = {}
-    print(f"{'':14}{'exact':>20}{'group':>20}{'n-gram exact':>20}{'n-gram group':>20}")
-    for key, indices in slices.items():
-        chosen = [posts[i] for i in indices]
-        cells = [rate for choices in (ours, ngram) for rate in rates([choices[i] for i in indices], chosen)]
-        names = ("exact", "group", "ngram", "ngram_group")
-        result[key] = {name: asdict(rate) for name, rate in zip(names, cells, strict=True)}
-        print(f"{key:14}" + "".join(f"{rate!s:>20}" for rate in cells))
+    for name in YARDSTICKS:
+        posts = load_posts(name, run["system_prompt"], run["labels"])
+        with tqdm(total=len(posts), desc=name, unit="reply") as bar:
+            predictions = predict(model, posts, run["labels"], bar.update)
+        ours = [prediction.choice for prediction in predictions]
+        ngram = ngram_choices([e.text for e in trained], [e.label for e in trained], [post.text for post in posts])
+        slices: dict[str, list[int]] = defaultdict(list)
+        for index, post in enumerate(posts):
+            for key in ("all", post.fields["form"], emotion_group(post.label)):
+                slices[key].append(index)
+        result[name] = {}
+        print(f"{name:14}{'exact':>20}{'group':>20}{'n-gram exact':>20}{'n-gram group':>20}")
+        for key, indices in slices.items():
+            chosen = [posts[i] for i in indices]
+            cells = [rate for choices in (ours, ngram) for rate in rates([choices[i] for i in indices], chosen)]
+            names = ("exact", "group", "ngram", "ngram_group")
+            result[name][key] = {part: asdict(rate) for part, rate in zip(names, cells, strict=True)}
+            print(f"{key:14}" + "".join(f"{rate!s:>20}" for rate in cells))
+        print(f"free replies, exact: {rate_of([p.reply == p.label for p in predictions])}")
     write_json(output.evaluation / "posts.json", result)
-    print(f"free replies, exact: {rate_of([p.reply == p.label for p in predictions])}")
 
 
 if __name__ == "__main__":

@@ -105,7 +105,7 @@ def train(setting: dict, samples: list[Sample], measured: list[Sample], folder: 
         peft_config=lora,
     )
     trainer.remove_callback(PrinterCallback)
-    trainer.add_callback(ProgressBar())
+    trainer.add_callback(ProgressBar(len(measured)))
     start = time.perf_counter()
     with quiet_transformers():
         trainer.train()

@@ -33,7 +33,7 @@ WORDS = {
         "group": "same emotion group",
         "top3": "label among the three most probable",
         "format": "answers exactly one emoji",
-        "posts": "exact on 500 posts of other writers",
+        "posts": "exact on posts of other writers: {posts} plain, {diary} diary-like",
         "replies": ("tweet", "base", "fine-tuned"),
         "speed": "time of a step, times ours",
         "share": "{steps} steps of 8 samples; ours takes {seconds:.1f} s, {share:.0%} of the {gflops:.0f} GFLOP/s of "
@@ -49,7 +49,7 @@ WORDS = {
         "group": "同じ感情グループ",
         "top3": "上位 3 つに正解が入る",
         "format": "絵文字 1 つだけで答える",
-        "posts": "別の書き手による 500 投稿での完全一致",
+        "posts": "別の書き手の投稿での完全一致(平易な {posts} 件、日記風の {diary} 件)",
         "replies": ("ツイート", "元のモデル", "学習後"),
         "speed": "1 ステップの時間(ours との比)",
         "share": "8 サンプルのステップ {steps} 回。ours は {seconds:.1f} 秒で、行列積の速さ {gflops:.0f} GFLOP/s の "
@@ -103,7 +103,7 @@ def show(rate: dict[str, Any] | None) -> str:
 
 def main_table(results: dict[str, Any], language: str) -> str:
     """The five rows of the READMEs."""
-    words, posts = WORDS[language], results["posts"]["all"]
+    words, posts = WORDS[language], {name: slices["all"] for name, slices in results["posts"].items()}
     base, tuned = (results[name]["scores"] for name in ("base", "finetuned"))
     baselines = results["finetuned"]["baselines"]
     rows = [
@@ -113,7 +113,11 @@ def main_table(results: dict[str, Any], language: str) -> str:
         (words["group"], show(base["group_accuracy"]), show(tuned["group_accuracy"]), "–"),
         (words["top3"], show(base["restricted_top3_accuracy"]), show(tuned["restricted_top3_accuracy"]), "–"),
         (words["format"], show(base["format_rate"]), show(tuned["format_rate"]), "–"),
-        (words["posts"], "–", show(posts["exact"]), show(posts["ngram"])),
+        (
+            words["posts"].format(**{name: row["exact"]["count"] for name, row in posts.items()}),
+            "–",
+            *(", ".join(show(row[part]) for row in posts.values()) for part in ("exact", "ngram")),
+        ),
     ]
     note = words["note"].format(
         replies=results["finetuned"]["replies"], base=results["base"]["replies"], chance=f"{baselines['chance']:.1%}"
@@ -192,13 +196,14 @@ def details(results: dict[str, Any]) -> str:
             if row["field"] == "form"
         ),
         "",
-        "The yardstick, 500 posts of other writers, restricted replies:",
+        "The yardsticks, posts of writers who wrote nothing for training, restricted replies:",
         "",
         "| posts | exact | same group | n-gram exact | n-gram group |",
         "| --- | --- | --- | --- | --- |",
         *(
-            " | ".join([f"| {name} ({row['exact']['count']})", *map(show, row.values())]) + " |"
-            for name, row in posts.items()
+            " | ".join([f"| {name}, {part} ({row['exact']['count']})", *map(show, row.values())]) + " |"
+            for name, slices in posts.items()
+            for part, row in slices.items()
         ),
     ]
     if tuned["conversations"]:

@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import torch
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
@@ -127,6 +128,10 @@ class StopEarly(TrainerCallback):
             self.diverged = control.should_training_stop = True
 
     def on_step_end(self, args, state, control, **_):
+        if args.world_size > 1:  # a signal reaches each rank at another step; all must stop after the same one
+            number = torch.tensor(self.signal, device=args.device)
+            torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
+            self.signal = int(number)
         if self.signal:
             control.should_save = control.should_training_stop = True
 

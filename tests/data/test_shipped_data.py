@@ -13,15 +13,17 @@ from emojitune.data.splitting import near_duplicates
 from emojitune.data.validation import validate
 
 ROWS = json.loads((ROOT / "training_data_emotion_jp.json").read_text(encoding="utf-8"))
-POSTS = json.loads((ROOT / "benchmarks/posts.json").read_text(encoding="utf-8"))
+POSTS, DIARY = (
+    json.loads((ROOT / f"benchmarks/{name}.json").read_text(encoding="utf-8")) for name in ("posts", "diary")
+)
 SAMPLES = load_samples(ROWS)
 SINGLES = [sample for sample in SAMPLES if sample.turns == 1]
 CONVERSATIONS = [sample for sample in SAMPLES if sample.turns > 1]
 TEXTS = [sample.texts[0] for sample in SINGLES]
 
 FORMS = {
-    "anecdote", "diary", "fragment", "hope", "kaomoji", "long", "marks", "pair", "plain", "platform", "sarcasm",
-    "uneventful",
+    "anecdote", "diary", "fragment", "hope", "kaomoji", "long", "marks", "pair", "plain", "platform", "reply",
+    "sarcasm", "uneventful",
 }  # fmt: skip
 
 # Marks that once gave labels away, where one writer had written each label.
@@ -77,14 +79,15 @@ def test_the_small_set_is_ten_per_label_and_a_fair_sample_of_the_forms():
         assert abs(part[form] / len(small) - count / len(SINGLES)) < 0.05, form
 
 
-def test_no_two_single_tweets_alike_and_none_like_the_yardstick():
+def test_no_two_single_tweets_alike_and_none_like_the_yardsticks():
     assert len(set(TEXTS)) == len(TEXTS)
-    assert not list(near_duplicates([*TEXTS, *(post["text"] for post in POSTS)]))
+    assert not list(near_duplicates([*TEXTS, *(post["text"] for post in POSTS + DIARY)]))
 
 
-def test_the_yardstick_is_twenty_per_label_with_three_readings_each():
+def test_the_yardsticks_have_all_labels_and_three_readings_of_each_post():
     assert Counter(post["label"] for post in POSTS) == dict.fromkeys(LABELS, 20)
-    assert all(len(post["readings"]) == 3 and post["readings"].count(post["label"]) >= 2 for post in POSTS)
+    assert len(DIARY) >= 500 and {post["label"] for post in DIARY} == set(LABELS)
+    assert all(len(post["readings"]) == 3 and post["readings"].count(post["label"]) >= 2 for post in POSTS + DIARY)
 
 
 def test_some_texts_hold_an_emoji_that_is_not_their_label():

@@ -2,7 +2,9 @@
 
 import subprocess
 import sys
+import time
 
+import psutil
 import pytest
 from conftest import ROOT, run_script
 from safetensors.torch import load_file
@@ -36,3 +38,18 @@ def test_two_processes_equal_one_with_the_same_global_batch(method, prepared, ti
     assert runs[0]["best_epoch"] == runs[1]["best_epoch"]
     for name, weight in weights[0].items():
         assert_close(weights[1][name], weight, rtol=0, atol=1e-3)
+
+
+@pytest.mark.slow
+def test_a_signal_that_one_rank_gets_stops_all_with_a_checkpoint(prepared, tiny_model):
+    flags = ["--model", tiny_model, "--epochs", 1000, "--output-dir", prepared]
+    history = prepared / "03_training/loss_history.jsonl"
+    with subprocess.Popen(list(map(str, [*TORCHRUN, SCRIPT, *flags])), cwd=ROOT, stderr=subprocess.DEVNULL) as run:
+        while not (history.is_file() and history.read_text(encoding="utf-8").count("\n") > 3):
+            assert run.poll() is None
+            time.sleep(0.1)
+        [other] = [rank for rank in psutil.Process(run.pid).children() if rank.environ()["RANK"] == "1"]
+        other.terminate()
+        run.wait()
+    assert list((prepared / "03_training/checkpoints").glob("checkpoint-*/trainer_state.json"))
+    assert load_verified_manifest(SCRIPT, OutputDirectory(prepared))["ended"] == "interrupted"
