@@ -3,7 +3,7 @@
     uv run 05_test_base.py
 
 Every prompt is answered twice: freely, as in the chat, and restricted to the labels. A model is worth its cost when it
-beats the baselines: the most frequent label, and a character n-gram model that trains in a second.
+beats the baselines: the most frequent label, and a character n-gram model that trains in seconds.
 """
 
 import argparse
