@@ -75,7 +75,7 @@ def test_run_record_holds_what_it_takes_to_do_it_again(trained, tiny_model):
     assert run["system_prompt"] == "このツイートを絵文字で感情分類してください"
     assert {"torch", "transformers", "peft", "trl"} <= run["versions"].keys()
     assert set(run["inputs"]) == {"02_split/train.jsonl", "02_split/validation.jsonl"}
-    assert run["peak_memory_bytes"] > 10**8 and run["seconds"] > 0 and run["tokens_per_second"] > 0
+    assert run["peak_memory_bytes"] > 10**8 and run["seconds"] > 0
 
 
 def test_loss_history_has_the_point_before_training_and_each_epoch(trained):

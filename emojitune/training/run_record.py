@@ -118,7 +118,6 @@ def run_record(
         "best_epoch": best_epoch(epochs).epoch,
         "epochs": [asdict(epoch) for epoch in epochs],
         "seconds": round(seconds, 1),
-        "tokens_per_second": round(trainer.tokens_trained / seconds, 1),
         "peak_memory_bytes": peak_memory_bytes(),
         "versions": {name: version(name) for name in packages},
     }

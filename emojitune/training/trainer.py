@@ -55,7 +55,6 @@ class SharedPrefixSFTTrainer(SFTTrainer):
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, compute_metrics=_metrics_from_sums, **kwargs)
-        self.tokens_trained = 0  # on all ranks
         self._stop_tokens = torch.tensor(stop_token_ids(self.processing_class), device=self.args.device)
         self._answer_sums = torch.zeros(2, device=self.args.device)  # loss and tokens since the last log
         # The samples are tokenized already; Gemma's tokenizer holds 0.5 GB, and each checkpoint would copy it.
@@ -74,7 +73,6 @@ class SharedPrefixSFTTrainer(SFTTrainer):
         batch, losses, _ = self._token_losses(model, inputs)
         answer = ~torch.isin(batch.target, self._stop_tokens)
         self._answer_sums += torch.stack([losses.detach()[answer].sum(), answer.sum().float()])
-        self.tokens_trained += int(inputs["attention_mask"].sum()) * self.accelerator.num_processes
         if num_items_in_batch is None:
             return losses.mean()
         # DDP averages over ranks what was divided by the tokens of all ranks.

@@ -148,7 +148,7 @@ def test_the_first_interrupt_says_what_happens_and_the_second_ends_the_run(capsy
     before = signal.getsignal(signal.SIGINT)
     with callback.on_signals():
         os.kill(os.getpid(), signal.SIGINT)
-        callback.on_step_end(None, None, control)
+        callback.on_step_end(SimpleNamespace(world_size=1), None, control)
         assert control.should_save and control.should_training_stop
         assert (callback.ended, callback.exit_status) == ("interrupted", 130)
         assert "press Ctrl+C again" in capsys.readouterr().out
