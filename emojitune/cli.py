@@ -6,9 +6,11 @@ import errno
 import os
 import signal
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from pathlib import Path
+from typing import Any
 
 from emojitune.artifacts import OutputDirectory, UserError
 
@@ -77,6 +79,7 @@ def run_main(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
             stream.reconfigure(encoding="utf-8", errors="replace")
     with contextlib.suppress(ValueError, OSError):  # not in the main thread: leave the signal alone
         signal.signal(signal.SIGTERM, _interrupt)
+    sys.unraisablehook = _interrupt_later
     try:
         return main(argv) or 0
     except BrokenPipeError:  # the reader of our output is gone (`| head`)
@@ -99,6 +102,15 @@ def run_main(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
 def _interrupt(signum: int, frame: object) -> None:
     """Let SIGTERM unwind like Ctrl+C, so that temporary files are removed and training can save its checkpoint."""
     raise KeyboardInterrupt("SIGTERM")
+
+
+def _interrupt_later(unraisable: Any) -> None:
+    """Send a signal again that came where nothing can be raised, such as a weak reference's callback: Python would
+    print its traceback and go on."""
+    if not isinstance(error := unraisable.exc_value, KeyboardInterrupt):
+        return sys.__unraisablehook__(unraisable)
+    number = signal.SIGTERM if error.args == ("SIGTERM",) else signal.SIGINT
+    threading.Timer(0.01, signal.raise_signal, [number]).start()
 
 
 def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:

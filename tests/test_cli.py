@@ -31,6 +31,23 @@ def test_an_interrupt_is_one_even_when_a_library_fails_at_cleaning_up(signal, st
     assert capsys.readouterr().err.strip() == ""
 
 
+def test_a_signal_where_nothing_can_be_raised_comes_again():
+    """Python prints what a weak reference's callback raises and goes on: a SIGTERM was lost while a plot was drawn."""
+    code = """if True:
+        import os, signal, sys, time, weakref
+        from emojitune.cli import run_main
+
+        def main(argv):
+            thing = type("Thing", (), {})()
+            reference = weakref.ref(thing, lambda _: os.kill(os.getpid(), signal.SIGTERM))
+            del thing
+            time.sleep(60)
+
+        sys.exit(run_main(main))"""
+    done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8")
+    assert (done.returncode, done.stderr.strip()) == (143, "")
+
+
 def test_an_error_the_user_can_fix_is_a_sentence_and_a_bug_is_not_hidden(capsys, monkeypatch):
     assert ends_with(UserError("name it")) == 2
     assert capsys.readouterr().err == "error: name it\n"
