@@ -97,7 +97,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     output: OutputDirectory = args.output_dir
 
     # heavy imports: after the arguments, so that --help answers at once
-    from emojitune.data.reading import ReadingOptions, read_dataset
+    from emojitune.data.reading import read_dataset
     from emojitune.data.report import dataset_findings, format_near_duplicates, format_report, summarize_dataset
     from emojitune.data.splitting import near_duplicate_samples
     from emojitune.data.validation import SHOWN_PROBLEMS, drop, format_problems, validate
@@ -105,8 +105,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from emojitune.reporting.figures import draw_labels
 
     # ---- read ------------------------------------------------------------------------------------------------------
-    options = ReadingOptions(args.encoding, args.text_column, args.label_column, args.system_column)
-    rows, taken = read_dataset(args.data, options)
+    rows, taken = read_dataset(args.data, args.encoding, args.text_column, args.label_column, args.system_column)
     print(f"Read {args.data}: {len(rows):,} samples; taken: {taken}")
 
     # ---- check -----------------------------------------------------------------------------------------------------

@@ -130,13 +130,13 @@ def read_validation_data(source: str, flags: dict[str, Any]) -> list:
     Raises:
         UserError: if it cannot be read, or has problems.
     """
-    from emojitune.data.reading import ReadingOptions, read_dataset
+    from emojitune.data.reading import read_dataset
     from emojitune.data.samples import filter_by_labels, filter_by_turns, map_to_groups
     from emojitune.data.validation import drop, format_problems, validate
     from emojitune.model.loading import token_lengths
 
-    options = ReadingOptions(*(flags[name] for name in ("encoding", "text_column", "label_column", "system_column")))
-    rows, taken = read_dataset(source, options)
+    options = {name: flags[name] for name in ("encoding", "text_column", "label_column", "system_column")}
+    rows, taken = read_dataset(source, **options)
     print(f"Read {source}: {len(rows):,} samples; taken: {taken}")
     samples, problems = validate(rows, flags["max_length"], token_lengths)
     samples = drop(source, samples, problems, flags["drop_duplicates"], flags["drop_invalid"])

@@ -34,9 +34,9 @@ if TYPE_CHECKING:
 
 SCRIPT = "05_test_base.py"
 
-# The base model says the same in 200 replies as in 800, and never ends its turn: each takes twelve passes.
-BASE_SAMPLES = 200
-CONVERSATIONS = {"base": 10, "finetuned": 60}
+# The base model says the same in 100 replies as in 800, and never ends its turn: each takes twelve passes.
+BASE_SAMPLES = 100
+CONVERSATIONS = {"base": 10, "finetuned": 40}
 SHOWN_REPLIES = 12
 
 # What an earlier evaluation may have left, and this one does not write without a fine-tuned model, or with --quick.
@@ -87,11 +87,12 @@ def main(argv: Sequence[str] | None = None) -> int:
         validation = load_samples(read_jsonl(output.validation, "02_split_data.py", output))
         validation = subsample(validation, args.samples) if args.samples else validation
         labels = list(count_labels(label for sample in train for label in sample.labels))
-        examples, unknown = build_examples(validation, labels)
+        examples = build_examples(validation, labels)
         if not examples:
             raise UserError(f"{output.validation} has nothing to measure with; add samples to the dataset")
-        if unknown:
-            print(f"Left out: turns whose label no training sample has, {unknown} of {unknown + len(examples)}")
+        turns = sum(len(sample.labels) for sample in validation)
+        if len(examples) < turns:
+            print(f"Left out: turns whose label no training sample has, {turns - len(examples)} of {turns}")
         system = run["system_prompt"] if run else Counter(sample.system for sample in train).most_common(1)[0][0]
         few = {sample.number for sample in subsample(validation, BASE_SAMPLES)}
         examples_of = {"base": [example for example in examples if example.sample in few], "finetuned": examples}

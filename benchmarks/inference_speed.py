@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
             for number in tqdm(range(1 if warm_up else args.rounds), desc=model.name, unit="round", disable=warm_up):
                 # Conversations included, in the shares of the validation split; each round takes other samples.
                 chosen = subsample(samples[number :: args.rounds], BATCH if warm_up else args.replies)
-                asked = build_examples(chosen, run["labels"])[0][: BATCH if warm_up else args.replies]
+                asked = build_examples(chosen, run["labels"])[: BATCH if warm_up else args.replies]
                 replies = {}
                 for way, answer in ways.items():
                     start = time.perf_counter()

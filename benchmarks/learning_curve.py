@@ -70,12 +70,11 @@ def main() -> None:
             subprocess.run(command, cwd=ROOT, check=True)
         run = read_json(target.run, "03_train_model.py", target)
         train = load_samples(read_jsonl(target.train, "", target))
-        items, _ = build_examples(load_samples(read_jsonl(target.validation, "", target)), run["labels"])
+        items = build_examples(load_samples(read_jsonl(target.validation, "", target)), run["labels"])
         best = next(epoch for epoch in run["epochs"] if epoch["epoch"] == run["best_epoch"])
         right = round(best["exact_accuracy"] * len(items))
-        trained, _ = build_examples(train, run["labels"])
-        choices = ngram_choices([e.text for e in trained], [e.label for e in trained], [item.text for item in items])
-        ngram = [choice == item.label for choice, item in zip(choices, items, strict=True)]
+        trained = build_examples(train, run["labels"])
+        ngram = [choice == item.label for choice, item in zip(ngram_choices(trained, items), items, strict=True)]
         points.append(
             {
                 "samples_per_label": per_label,

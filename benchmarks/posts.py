@@ -41,7 +41,7 @@ def load_posts(name: str, system: str | None, labels: list[str]) -> list[EvalExa
         )
         for number, row in enumerate(rows, 1)
     ]
-    return build_examples(samples, labels)[0]
+    return build_examples(samples, labels)
 
 
 def rates(choices: list[str], posts: list[EvalExample]) -> tuple[Rate, Rate]:
@@ -59,14 +59,14 @@ def main() -> None:
     run = load_verified_manifest("03_train_model.py", output)
     train = load_samples(read_jsonl(output.train, "02_split_data.py", output))
     model = load_finetuned(output, run, "auto")
-    trained, _ = build_examples(train, run["labels"])
+    trained = build_examples(train, run["labels"])
     result = {}
     for name in YARDSTICKS:
         posts = load_posts(name, run["system_prompt"], run["labels"])
         with tqdm(total=len(posts), desc=name, unit="reply") as bar:
             predictions = predict(model, posts, run["labels"], bar.update)
         ours = [prediction.choice for prediction in predictions]
-        ngram = ngram_choices([e.text for e in trained], [e.label for e in trained], [post.text for post in posts])
+        ngram = ngram_choices(trained, posts)
         slices: dict[str, list[int]] = defaultdict(list)
         for index, post in enumerate(posts):
             for key in ("all", post.fields["form"], emotion_group(post.label)):

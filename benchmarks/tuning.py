@@ -113,7 +113,7 @@ def train(setting: dict, samples: list[Sample], measured: list[Sample], folder: 
     epochs = finished_epochs(trainer.state)
     model = ChatModel("tuned", trainer.model.merge_and_unload().eval(), tokenizer, "")
     labels = list(dict.fromkeys(label for sample in samples for label in sample.labels))
-    examples, _ = build_examples(measured, labels)
+    examples = build_examples(measured, labels)
     scores = score(predict(model, examples, labels, lambda done: None), labels)
     return {
         "answer_loss": [round(epoch.answer_loss, 3) for epoch in epochs],

@@ -92,7 +92,6 @@ def atomic_write_dir(path: Path) -> Iterator[Path]:
     try:
         yield temporary
         if path.exists():
-            shutil.rmtree(retired, ignore_errors=True)
             path.replace(retired)
         temporary.replace(path)
         shutil.rmtree(retired, ignore_errors=True)
@@ -140,11 +139,7 @@ def _reading(path: Path, script: str, output: OutputDirectory) -> Iterator[None]
 
 
 def _parse(data: bytes) -> Any:
-    return json.loads(data, parse_constant=_refuse)
-
-
-def _refuse(constant: str) -> None:
-    raise ValueError(f"{constant} is no JSON")  # NaN and Infinity, which Python would accept
+    return json.loads(data, parse_constant=int)  # a ValueError for NaN and Infinity, which Python would accept
 
 
 def sha256_of(path: Path) -> str:
@@ -169,15 +164,17 @@ def load_verified_manifest(script: str, output: OutputDirectory, inputs: bool = 
     path = output.manifests[script]
     manifest = read_json(path, script, output)
     again = f"run again: {rerun_command(script, output)}"
-    complaints = {"outputs": f"is not the file that {script} wrote", "inputs": f"has changed since {script} read it"}
+    complaints = {"outputs": f"is not the file that {script} wrote"}
+    if inputs:
+        complaints["inputs"] = f"has changed since {script} read it"
     try:
-        for kind in ("outputs", "inputs") if inputs else ("outputs",):
+        for kind, complaint in complaints.items():
             for name, sha256 in manifest[kind].items():
                 file = output.root / name
                 if not file.resolve().is_relative_to(output.root.resolve()):
                     raise UserError(f"{path} names a file outside of {output.root}; {again}")
                 if not file.is_file() or sha256_of(file) != sha256:
-                    raise UserError(f"{file} {complaints[kind]}; {again}")
+                    raise UserError(f"{file} {complaint}; {again}")
     except (KeyError, TypeError, ValueError, AttributeError):
         raise UserError(f"{path} was not written by this version of {script}; {again}") from None
     return manifest

@@ -21,7 +21,7 @@ def bounded(kind: type, low: float, high: float, exclusive_low: bool = False) ->
     def parse(text: str) -> float:
         try:
             value = kind(text)
-        except (ValueError, OverflowError):
+        except ValueError:
             what = "a whole" if kind is int else "a"
             raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {what} number") from None
         if not low <= value <= high or (exclusive_low and value == low):  # NaN fails every comparison
@@ -77,8 +77,7 @@ def run_main(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
     for stream in (sys.stdout, sys.stderr):  # Windows consoles and LANG=C are not UTF-8; emojis are
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(encoding="utf-8", errors="replace")
-    with contextlib.suppress(ValueError, OSError):  # not in the main thread: leave the signal alone
-        signal.signal(signal.SIGTERM, _interrupt)
+    signal.signal(signal.SIGTERM, _interrupt)
     sys.unraisablehook = _interrupt_later
     try:
         return main(argv) or 0
@@ -86,7 +85,9 @@ def run_main(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 0
     except (Exception, KeyboardInterrupt) as error:
-        interrupt = _interrupt_behind(error)
+        interrupt = error
+        while interrupt and not isinstance(interrupt, KeyboardInterrupt):
+            interrupt = interrupt.__context__  # a library's clean-up may have turned it into an error of its own
         if interrupt:
             print(file=sys.stderr)
             return 143 if interrupt.args == ("SIGTERM",) else 130
@@ -111,13 +112,6 @@ def _interrupt_later(unraisable: Any) -> None:
         return sys.__unraisablehook__(unraisable)
     number = signal.SIGTERM if error.args == ("SIGTERM",) else signal.SIGINT
     threading.Timer(0.01, signal.raise_signal, [number]).start()
-
-
-def _interrupt_behind(error: BaseException | None) -> KeyboardInterrupt | None:
-    """The interrupt that a library's clean-up turned into an error of its own, or None."""
-    while error is not None and not isinstance(error, KeyboardInterrupt):
-        error = error.__context__
-    return error
 
 
 def _user_message_for(error: Exception) -> str | None:

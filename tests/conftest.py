@@ -4,9 +4,14 @@ import importlib.util
 import json
 import os
 import shutil
-from collections.abc import Callable
+import subprocess
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from subprocess import PIPE
 from types import ModuleType
+from typing import Any
 
 import pytest
 from filelock import FileLock
@@ -16,11 +21,13 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models gain nothing from m
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # tests fork
 
 ROOT = Path(__file__).parent.parent
+STEPS = ("01_prepare_data.py", "02_split_data.py", "03_train_model.py", "04_plot_loss.py", "05_test_base.py")
+SCRIPTS = (*STEPS, "06_test_finetuned_single.py", "run_pipeline.py", "export_gguf.py")
 SYSTEM = "このツイートを絵文字で感情分類してください"
 
 
 def script(name: str) -> ModuleType:
-    """A numbered script as a module; each has `main(argv)`."""
+    """A script as a module; each has `main(argv)`."""
     spec = importlib.util.spec_from_file_location(name.replace(".py", ""), ROOT / name)
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
@@ -35,6 +42,21 @@ def run_script(name: str, *argv: object) -> int:
         return run_main(script(name).main, [str(argument) for argument in argv])
     except SystemExit as stop:  # argparse
         return stop.code
+
+
+def load(path: Path) -> Any:
+    return json.loads(path.read_text(encoding="utf-8"))
+
+
+@contextmanager
+def held(folder: Path) -> Iterator[int]:
+    """Another process, whose id this is, holds the output directory, as step 3 does; at the end it is killed."""
+    code = "import sys; from pathlib import Path; from emojitune.artifacts import OutputDirectory, lock_output_dir\n"
+    code += "with lock_output_dir(OutputDirectory(Path(sys.argv[1])), '03_train_model.py'): print(flush=True); input()"
+    with subprocess.Popen([sys.executable, "-c", code, folder], cwd=ROOT, stdin=PIPE, stdout=PIPE) as holder:
+        assert holder.stdout.readline() == b"\n"
+        yield holder.pid
+        holder.kill()
 
 
 @pytest.fixture(scope="session")
@@ -150,9 +172,6 @@ SMALL_DATA = [
 ]
 
 
-STEPS = ("01_prepare_data.py", "02_split_data.py", "03_train_model.py", "04_plot_loss.py", "05_test_base.py")
-
-
 @pytest.fixture(scope="session")
 def stages(shared, tiny_model) -> dict[str, tuple[Path, list[str]]]:
     """For each script, an output directory in which all steps before it are done, and its flags; `done` is the last."""
@@ -179,11 +198,6 @@ def copy_of(stage: tuple[Path, list[str]], tmp_path: Path) -> Path:
     return shutil.copytree(stage[0], tmp_path / "out")
 
 
-@pytest.fixture
-def small_data(write_data) -> Path:
-    return write_data(SMALL_DATA, "data.json")
-
-
 def output_before(stage: str):
     """A fixture: a copy of the output directory before that script has run."""
     return pytest.fixture(lambda stages, tmp_path: copy_of(stages[stage], tmp_path))
@@ -203,3 +217,15 @@ def write_data(tmp_path) -> Callable[[object], Path]:
         return path
 
     return write
+
+
+@pytest.fixture
+def small_data(write_data) -> Path:
+    return write_data(SMALL_DATA, "data.json")
+
+
+@pytest.fixture
+def quick_step_1(monkeypatch) -> None:
+    """Step 1 without counting tokens and drawing, each of which takes seconds."""
+    monkeypatch.setattr("emojitune.model.loading.token_lengths", lambda rows: [len(str(row)) for row in rows])
+    monkeypatch.setattr("emojitune.reporting.figures.draw_labels", lambda counts, title, path: path.write_bytes(b""))

@@ -1,21 +1,14 @@
-"""Step 2: the split, the user's own validation file, and what makes the next steps stale."""
-
-import json
-import shutil
+"""Step 2: the split, and the user's own validation file."""
 
 import pytest
-from conftest import SMALL_DATA, run_script, sample
-
-from emojitune.artifacts import OutputDirectory, UserError, load_verified_manifest
+from conftest import SMALL_DATA, load, run_script, sample
 
 SCRIPT = "02_split_data.py"
 
 
 @pytest.fixture
-def output(monkeypatch, small_data, tmp_path):
-    """An output directory after step 1, without its picture."""
-    monkeypatch.setattr("emojitune.model.loading.token_lengths", lambda rows: [len(str(row)) for row in rows])
-    monkeypatch.setattr("emojitune.reporting.figures.draw_labels", lambda counts, title, path: path.write_bytes(b""))
+def output(quick_step_1, small_data, tmp_path):
+    """An output directory after step 1."""
     assert prepare(small_data, tmp_path / "out") == 0
     return tmp_path / "out"
 
@@ -29,7 +22,7 @@ def split(output, *flags):
 
 
 def manifest_of(output):
-    return json.loads((output / "02_split/split.json").read_text(encoding="utf-8"))
+    return load(output / "02_split/split.json")
 
 
 def test_the_split_and_its_manifest(output, capsys):
@@ -43,25 +36,9 @@ def test_the_split_and_its_manifest(output, capsys):
     assert "      11            6   all" in said and "Next: uv run 03_train_model.py --output-dir" in said
 
 
-def test_a_rerun_with_the_same_result_makes_nothing_stale(output, small_data):
-    """Manifests once held modification times: step 3 had to train again after a second run of step 1 or 2."""
-    assert split(output) == 0
-    written = manifest_of(output)
-    assert prepare(small_data, output) == 0
-    load_verified_manifest(SCRIPT, OutputDirectory(output))
-    assert split(output) == 0
-    assert manifest_of(output) == written
-
-    (output / "01_data/labels.png").unlink()  # a picture blocks nothing
-    assert split(output) == 0
-    assert prepare(small_data, output, "--per-label", 2) == 0
-    with pytest.raises(UserError, match=r"dataset\.jsonl has changed since"):
-        load_verified_manifest(SCRIPT, OutputDirectory(output))
-
-
-def test_an_edited_dataset_is_noticed(output, small_data, capsys):
+def test_an_edited_dataset_is_noticed(output, small_data, write_data, capsys):
     assert split(output) == 0 and "has changed" not in capsys.readouterr().out
-    small_data.write_text(json.dumps(SMALL_DATA[:9], ensure_ascii=False), encoding="utf-8")
+    write_data(SMALL_DATA[:9], small_data.name)
     assert split(output) == 0
     said = capsys.readouterr().out
     assert f"Note: {small_data} has changed since step 1" in said and f"01_prepare_data.py --data {small_data}" in said
@@ -94,9 +71,3 @@ def test_an_own_validation_file_is_checked_and_chosen_from_as_the_dataset_was(ou
     assert prepare(small_data, output, "--drop-invalid", "--labels", "😀,😤") == 0
     assert split(output, "--validation-data", bad) == 0
     assert manifest_of(output)["validation_per_label"] == {"😀": 1, "😤": 1}
-
-
-def test_step_one_comes_first(output, capsys):
-    shutil.rmtree(output / "01_data")
-    assert split(output) == 2
-    assert "write it with: uv run 01_prepare_data.py" in capsys.readouterr().err

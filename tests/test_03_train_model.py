@@ -1,6 +1,5 @@
 """Step 3 with the tiny model: artifacts, resuming, stopping, refusing."""
 
-import json
 import shutil
 import signal
 import subprocess
@@ -9,7 +8,7 @@ from statistics import mean
 
 import pytest
 import torch
-from conftest import ROOT, run_script
+from conftest import ROOT, SYSTEM, load, run_script
 from helpers.forked_runner import Runner
 from helpers.slow_evaluation import slow_evaluation
 from peft import PeftModel
@@ -37,8 +36,12 @@ def weights_of(output):
     return sha256_of(output / "03_model/model.safetensors")
 
 
+def history_of(output):
+    return sha256_of(output / "03_training/loss_history.jsonl")
+
+
 def run_of(output):
-    return json.loads((output / "03_training/run.json").read_text(encoding="utf-8"))
+    return load(output / "03_training/run.json")
 
 
 def test_help_needs_no_torch():
@@ -72,13 +75,11 @@ def test_run_record_holds_what_it_takes_to_do_it_again(trained, tiny_model):
     assert run["base_model"] == {"name": str(tiny_model), "weights": weights}
     assert run["best_epoch"] in (1, 2) and len(run["epochs"]) == 2 and run["ended"] == "finished"
     assert set(run["labels"]) == {"😀", "😭", "😤"}
-    assert run["system_prompt"] == "このツイートを絵文字で感情分類してください"
-    assert {"torch", "transformers", "peft", "trl"} <= run["versions"].keys()
+    assert run["system_prompt"] == SYSTEM and {"torch", "transformers", "peft", "trl"} <= run["versions"].keys()
     assert set(run["inputs"]) == {"02_split/train.jsonl", "02_split/validation.jsonl"}
+    model = {f"03_model/{path.name}" for path in (trained / "03_model").iterdir()} - {"03_model/README.md"}
+    assert set(run["outputs"]) == model | {"03_training/loss_history.jsonl"}
     assert run["peak_memory_bytes"] > 10**8 and run["seconds"] > 0
-
-
-def test_loss_history_has_the_point_before_training_and_each_epoch(trained):
     output = OutputDirectory(trained)
     rows = read_jsonl(output.loss_history, SCRIPT, output)
     assert [row["epoch"] for row in rows if "validation_loss" in row] == [0, 1, 2]
@@ -90,7 +91,7 @@ def test_the_same_seed_gives_the_same_losses_and_weights_bitwise(method, prepare
     results = set()
     for _ in range(2):
         assert train(prepared, tiny_model, "--method", method, "--epochs", 1) == 0
-        results.add((weights_of(prepared), sha256_of(prepared / "03_training/loss_history.jsonl")))
+        results.add((weights_of(prepared), history_of(prepared)))
     assert len(results) == 1
     assert train(prepared, tiny_model, "--method", method, "--epochs", 1, "--seed", 7) == 0
     assert weights_of(prepared) not in results.pop()
@@ -120,7 +121,7 @@ def test_stopped_and_resumed_gives_the_weights_of_an_undisturbed_run(number, sta
     flags = ("--model", tiny_model, "--epochs", 8, "--batch-size", 2, "--learning-rate", 1e-3)
     runner = Runner(SCRIPT, ["--output-dir", prepared, *flags])
     assert runner.run(stop_at=None) == 0
-    undisturbed, history = weights_of(prepared), (prepared / "03_training/loss_history.jsonl").read_text()
+    undisturbed = weights_of(prepared), history_of(prepared)
     shutil.rmtree(prepared / "03_training")
     assert runner.run(stop_at=runner.writes // 2, signum=number) == status, runner.said
     assert "Traceback" not in runner.said
@@ -128,8 +129,7 @@ def test_stopped_and_resumed_gives_the_weights_of_an_undisturbed_run(number, sta
     assert set(weights) == {"adapter_model.safetensors"}
     assert len(weights) <= 3  # the third while the oldest is being deleted
     assert resume(prepared) == 0
-    assert weights_of(prepared) == undisturbed
-    assert (prepared / "03_training/loss_history.jsonl").read_text() == history
+    assert (weights_of(prepared), history_of(prepared)) == undisturbed
 
 
 def test_early_stopping_counts_on_after_a_resume(prepared, tiny_model):
@@ -191,7 +191,6 @@ def test_several_gpus_without_a_launcher_are_one_sentence(prepared, tiny_model, 
 def test_models_that_cannot_be_found(name, prepared, capsys):
     assert train(prepared, name) == 2
     assert "is no directory here and no hub id" in capsys.readouterr().err
-    assert not (prepared / "03_model").exists()
 
 
 def test_our_own_calls_raise_no_deprecation_warning(prepared, tiny_model):
@@ -212,7 +211,6 @@ def test_merged_and_adapter_models_give_the_same_logits(trained, tiny_model):
     ids = torch.tensor([[2, 3, 70, 71, 72, 73, 4]])
     with torch.no_grad():
         assert torch.allclose(merged(ids).logits, adapter(ids).logits, atol=1e-5)
-    assert not (trained / "03_training/checkpoints").exists()
 
 
 def test_best_epoch_is_the_one_kept(prepared, tiny_model):

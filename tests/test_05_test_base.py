@@ -1,25 +1,19 @@
 """Step 5 with the tiny model: what it writes, what it compares, and what it does not leave behind."""
 
-import json
 import shutil
 
 import pytest
-from conftest import SYSTEM, run_script, sample
+from conftest import SYSTEM, load, run_script, sample
 
 from emojitune.artifacts import OutputDirectory, hash_files, read_jsonl, write_json, write_jsonl
 
 SCRIPT = "05_test_base.py"
 BASE_FILES = {"base.json", "predictions_base.jsonl"}
-TUNED_FILES = {"finetuned.json", "predictions_finetuned.jsonl"}
-ALL_FILES = BASE_FILES | TUNED_FILES | {"comparison.png", "conversations.png", "report.html"}
+TUNED_FILES = {"finetuned.json", "predictions_finetuned.jsonl", "comparison.png", "conversations.png", "report.html"}
 
 
 def files(output):
     return {path.name for path in (output / "05_evaluation").iterdir()}
-
-
-def load(path):
-    return json.loads(path.read_text(encoding="utf-8"))
 
 
 def result(output, name):
@@ -27,7 +21,7 @@ def result(output, name):
 
 
 def test_writes_exactly_these_files(evaluated):
-    assert files(evaluated) == ALL_FILES
+    assert files(evaluated) == BASE_FILES | TUNED_FILES
     base, tuned = result(evaluated, "base"), result(evaluated, "finetuned")
     assert base["weights"] != tuned["weights"] and base["against_base"] is None
     assert tuned["baselines"]["chance"] == pytest.approx(1 / 3)
@@ -84,12 +78,11 @@ def test_words_as_labels_slices_by_a_field_and_a_label_that_training_never_had(p
 
 
 def test_no_base_model_but_the_one_that_was_trained_or_plainly_another(evaluated, capsys):
-    path = evaluated / "03_training/run.json"
     assert run_script(SCRIPT, "--model", evaluated / "03_model", "--output-dir", evaluated) == 2
     assert "is the fine-tuned model itself" in capsys.readouterr().err
-    run = load(path)
-    run["base_model"]["weights"] = {"model.safetensors": "0" * 64}
-    write_json(path, run)
+    path = evaluated / "03_training/run.json"
+    base = {"name": load(path)["base_model"]["name"], "weights": {"model.safetensors": "0" * 64}}
+    write_json(path, load(path) | {"base_model": base})
     assert run_script(SCRIPT, "--output-dir", evaluated) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "have changed since the run" in said

@@ -5,18 +5,8 @@ import io
 import re
 
 import pytest
-from conftest import run_script
+from conftest import SCRIPTS, run_script
 
-SCRIPTS = (
-    "01_prepare_data.py",
-    "02_split_data.py",
-    "03_train_model.py",
-    "04_plot_loss.py",
-    "05_test_base.py",
-    "06_test_finetuned_single.py",
-    "run_pipeline.py",
-    "export_gguf.py",
-)
 FREE_TEXT = ("--system", "--data", "--model", "--output-dir")  # almost any text may be meant
 BAD = ("", " ", "nan", "-nan", "inf", "-1", "1e999", "0x10", "１２.5.3", "３番", "あ", "\0", "9" * 400)
 
@@ -43,9 +33,13 @@ def refused(script, arguments, folder, capsys):
     assert not list(folder.rglob("*")), arguments
 
 
-@pytest.mark.parametrize(("script", "flag", "takes"), EVERY_FLAG, ids=str)
-def test_bad_values(script, flag, takes, tmp_path, monkeypatch, capsys):
+@pytest.fixture(autouse=True)
+def elsewhere(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
+
+
+@pytest.mark.parametrize(("script", "flag", "takes"), EVERY_FLAG, ids=str)
+def test_bad_values(script, flag, takes, tmp_path, capsys):
     if takes:
         refused(script, [flag], tmp_path, capsys)
     for value in ["yes"] if not takes else [""] if flag in FREE_TEXT else BAD:
@@ -53,7 +47,6 @@ def test_bad_values(script, flag, takes, tmp_path, monkeypatch, capsys):
 
 
 @pytest.mark.parametrize("script", SCRIPTS)
-def test_unknown_flags_and_words(script, tmp_path, monkeypatch, capsys):
-    monkeypatch.chdir(tmp_path)
+def test_unknown_flags_and_words(script, tmp_path, capsys):
     for argument in ("--no-such-flag", "あ", "--help=1"):
         refused(script, [argument], tmp_path, capsys)

@@ -1,22 +1,17 @@
 """Complete files or none, and stale or damaged ones noticed."""
 
 import fcntl
-import json
 import os
-import shutil
-import subprocess
-import sys
 from itertools import product
 
 import pytest
-from conftest import ROOT, copy_of, run_script
+from conftest import STEPS, copy_of, held, load, run_script
 
 from emojitune.artifacts import (
     OutputDirectory,
     UserError,
     atomic_write,
     atomic_write_dir,
-    lock_output_dir,
     read_json,
     read_jsonl,
     remove_stale_temp_files,
@@ -24,8 +19,7 @@ from emojitune.artifacts import (
     write_json,
 )
 
-DATA, SPLIT, TRAIN, PLOT = "01_prepare_data.py", "02_split_data.py", "03_train_model.py", "04_plot_loss.py"
-EVALUATION, CHAT = "05_test_base.py", "06_test_finetuned_single.py"
+DATA, SPLIT, TRAIN, PLOT, EVALUATION, CHAT = *STEPS, "06_test_finetuned_single.py"
 
 
 def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path):
@@ -50,7 +44,7 @@ def test_files_are_flushed_through_handles_that_windows_accepts(tmp_path, monkey
 
     monkeypatch.setattr(os, "fsync", windows_fsync)
     write_json(tmp_path / "a.json", {"😀": 1})
-    assert json.loads((tmp_path / "a.json").read_text(encoding="utf-8")) == {"😀": 1}
+    assert load(tmp_path / "a.json") == {"😀": 1}
 
 
 def test_a_folder_killed_between_its_two_renames_comes_back(tmp_path):
@@ -83,10 +77,13 @@ def test_what_is_not_json_is_refused_with_the_command_that_writes_it(text, tmp_p
 def test_the_same_result_again_makes_nothing_stale(stages, tmp_path):
     """The manifests used to hold file times, and their hashes went into the next step's."""
     output = copy_of(stages["done"], tmp_path)
+    manifests = [output / "01_data/report.json", output / "02_split/split.json"]
+    written = list(map(load, manifests))
     for path in output.rglob("*"):
         os.utime(path, (4_000_000_000, 4_000_000_000))  # in the future: times say nothing, hashes do
     for script in (DATA, SPLIT):
         assert run_script(script, *stages[script][1], "--output-dir", output) == 0
+    assert list(map(load, manifests)) == written
     (output / "01_data/labels.png").unlink()  # only looked at
     for script in (SPLIT, PLOT, EVALUATION):
         flags = [*stages[script][1], *(["--quick", "--samples", 3] if script == EVALUATION else [])]
@@ -107,9 +104,9 @@ def split_again(output):
 
 def names_a_file_outside(output):
     path = output / "03_training/run.json"
-    run = json.loads(path.read_text(encoding="utf-8"))
+    run = load(path)
     run["outputs"]["../../../etc/passwd"] = run["outputs"].popitem()[1]
-    path.write_text(json.dumps(run), encoding="utf-8")
+    write_json(path, run)
 
 
 @pytest.mark.parametrize(
@@ -117,31 +114,23 @@ def names_a_file_outside(output):
     [
         (split_again, PLOT, "train.jsonl", TRAIN),
         (split_again, EVALUATION, "train.jsonl", TRAIN),
+        (lambda output: (output / "01_data/dataset.jsonl").write_text(""), TRAIN, "dataset.jsonl", SPLIT),
         (names_a_file_outside, CHAT, "run.json", TRAIN),
-        (lambda output: shutil.rmtree(output / "03_model"), CHAT, "03_model", TRAIN),
-        (lambda output: shutil.rmtree(output / "02_split"), TRAIN, "split.json", SPLIT),
     ],
 )
-def test_what_is_stale_or_gone_is_named(damage, script, named, command, evaluated, capsys):
+def test_what_is_stale_is_named(damage, script, named, command, evaluated, capsys):
     damage(evaluated)
     capsys.readouterr()
     refused(script, evaluated, named, command, capsys)
 
 
+MANIFESTS = ("01_data/report.json", "02_split/split.json", "03_training/run.json")
 FILES = {
-    "01_data/report.json": (DATA, SPLIT),
-    "02_split/split.json": (SPLIT, TRAIN),
-    "03_training/run.json": (TRAIN, CHAT),
-    "01_data/dataset.jsonl": (DATA, SPLIT),
-    "02_split/train.jsonl": (SPLIT, TRAIN),
-    "02_split/validation.jsonl": (SPLIT, TRAIN),
+    **dict.fromkeys(["01_data/report.json", "01_data/dataset.jsonl"], (DATA, SPLIT)),
+    **dict.fromkeys(["02_split/split.json", "02_split/train.jsonl", "02_split/validation.jsonl"], (SPLIT, TRAIN)),
+    **dict.fromkeys(["03_training/run.json", "03_model/config.json", "03_model/chat_template.jinja"], (TRAIN, CHAT)),
+    **dict.fromkeys(["03_model/model.safetensors", "03_model/tokenizer.json"], (TRAIN, EVALUATION)),
     "03_training/loss_history.jsonl": (TRAIN, PLOT),
-    "03_model/config.json": (TRAIN, CHAT),
-    "03_model/generation_config.json": (TRAIN, CHAT),
-    "03_model/tokenizer.json": (TRAIN, EVALUATION),
-    "03_model/tokenizer_config.json": (TRAIN, CHAT),
-    "03_model/chat_template.jinja": (TRAIN, CHAT),
-    "03_model/model.safetensors": (TRAIN, EVALUATION),
 }  # each with the step that writes it and one that reads it
 WAYS = {
     "emptied": lambda data: b"",
@@ -152,8 +141,7 @@ WAYS = {
     "grown": lambda data: data + b"\n",
     "one bit flipped": lambda data: data[:9] + bytes([data[9] ^ 1]) + data[10:],
 }
-# A manifest is read as JSON, and nothing holds its hash.
-UNNOTICED = [(name, way) for name in list(FILES)[:3] for way in ("grown", "one bit flipped")]
+UNNOTICED = list(product(MANIFESTS, ("grown", "one bit flipped")))  # nothing holds a manifest's hash
 
 
 @pytest.mark.parametrize(("name", "way"), [case for case in product(FILES, WAYS) if case not in UNNOTICED])
@@ -168,21 +156,7 @@ def test_every_artifact_damaged_in_every_way(name, way, evaluated, capsys):
 
 
 def test_a_second_run_is_refused_by_name_and_process(prepared, capsys):
-    code = (
-        "import sys, time; sys.path.insert(0, sys.argv[2]); from pathlib import Path\n"
-        "from emojitune.artifacts import OutputDirectory, lock_output_dir\n"
-        "with lock_output_dir(OutputDirectory(Path(sys.argv[1])), '03_train_model.py'):\n"
-        "    print('held', flush=True); time.sleep(600)"
-    )
-    holder = subprocess.Popen([sys.executable, "-c", code, str(prepared), str(ROOT)], stdout=subprocess.PIPE, text=True)
-    try:
-        assert holder.stdout.readline() == "held\n"
+    with held(prepared) as pid:
         assert run_script(SPLIT, "--output-dir", prepared) == 2
-        said = capsys.readouterr().err
-        assert "03_train_model.py" in said and str(holder.pid) in said
-    finally:
-        holder.kill()
-        holder.wait()
+    assert f"{TRAIN} (process {pid}) is working in" in capsys.readouterr().err
     assert run_script(SPLIT, "--output-dir", prepared) == 0  # the lock went with the process
-    with lock_output_dir(OutputDirectory(prepared), "x"):
-        pass

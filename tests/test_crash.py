@@ -6,7 +6,6 @@ script is killed at one point, run again and stopped at another with SIGINT, aga
 finish; the points that follow get the signals in another order. CRASH_POINTS sets how many points a script gets.
 """
 
-import json
 import os
 import shutil
 import signal
@@ -14,8 +13,10 @@ import sys
 import time
 
 import pytest
-from conftest import STEPS, build_once
+from conftest import STEPS, build_once, load
 from helpers.forked_runner import Runner, artifacts
+
+from emojitune.artifacts import write_json
 
 pytestmark = [
     pytest.mark.slow,
@@ -43,10 +44,9 @@ def undisturbed(shared, stages):
             start = time.monotonic()
             assert runner.run(stop_at=None) == 0, runner.said
             facts = {"seconds": time.monotonic() - start, "writes": runner.writes, "artifacts": artifacts(output)}
-            (folder / "facts.json").write_text(json.dumps(facts), encoding="utf-8")
+            write_json(folder / "facts.json", facts)
 
-        folder = build_once(shared / f"undisturbed-{script}", build)
-        return json.loads((folder / "facts.json").read_text(encoding="utf-8"))
+        return load(build_once(shared / f"undisturbed-{script}", build) / "facts.json")
 
     return of
 

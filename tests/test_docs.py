@@ -1,22 +1,13 @@
 """What the documents show: commands that exist, links that lead somewhere, figures that were measured."""
 
-import importlib.util
-import json
 import re
 import shlex
 
 import pytest
-from conftest import ROOT, run_script
+from conftest import ROOT, load, run_script, script
 
 READMES = ("README.md", "README.ja.md")
 PAGES = [*(ROOT / name for name in READMES), *sorted((ROOT / "docs").glob("*.md"))]
-
-
-def update_docs():
-    spec = importlib.util.spec_from_file_location("update_docs", ROOT / "benchmarks/update_docs.py")
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 def commands(text):
@@ -32,15 +23,15 @@ def commands(text):
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
 def test_every_command_shown_has_a_script_and_its_flags(page, capsys):
-    for script, words in commands(page.read_text(encoding="utf-8")):
-        assert (ROOT / script).is_file(), script
-        if "/" in script:
+    for name, words in commands(page.read_text(encoding="utf-8")):
+        assert (ROOT / name).is_file(), name
+        if "/" in name:
             continue
         capsys.readouterr()
-        assert run_script(script, "--help") == 0
+        assert run_script(name, "--help") == 0
         said = capsys.readouterr().out
         for flag in (word for word in words if word.startswith("--")):
-            assert re.search(rf"{flag}\b", said), f"{script} has no {flag}"
+            assert re.search(rf"{flag}\b", said), f"{name} has no {flag}"
 
 
 @pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
@@ -50,9 +41,8 @@ def test_every_relative_link_leads_somewhere(page):
 
 
 def test_the_tables_are_those_of_the_recorded_run():
-    docs = update_docs()
-    results = json.loads(docs.RESULTS.read_text(encoding="utf-8"))
-    for path, parts in docs.documents(results).items():
+    docs = script("benchmarks/update_docs.py")
+    for path, parts in docs.documents(load(docs.RESULTS)).items():
         text = path.read_text(encoding="utf-8")
         assert docs.filled(text, parts) == text, f"{path.name} has drifted: uv run benchmarks/update_docs.py"
         assert all(part in text for part in parts.values())

@@ -1,12 +1,11 @@
 """The exported GGUF file holds the fine-tuned model: read back by transformers, which has a reader of its own."""
 
-import json
 import re
 
 import gguf
 import pytest
 import torch
-from conftest import ROOT, SYSTEM, random_model, run_script
+from conftest import ROOT, SYSTEM, load, random_model, run_script
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from emojitune.artifacts import OutputDirectory, hash_files, write_json
@@ -14,7 +13,6 @@ from emojitune.model import base_model
 from emojitune.model.loading import load_model, save_tokenizer
 
 SCRIPT = "export_gguf.py"
-DATA = ROOT / "training_data_emotion_jp.json"
 
 
 def finish(output, model, tokenizer, **run):
@@ -23,10 +21,6 @@ def finish(output, model, tokenizer, **run):
     save_tokenizer(tokenizer, output.model)
     record = {"base_model": {"name": "embedded"}, "system_prompt": SYSTEM, "inputs": {"gone": "0"}, **run}
     write_json(output.run, {**record, "outputs": hash_files(output, output.model.iterdir())})
-
-
-def change_run(output, **changes):
-    write_json(output.run, json.loads(output.run.read_text(encoding="utf-8")) | changes)
 
 
 def read_back(folder, kind):
@@ -105,25 +99,20 @@ def test_ollama_sends_the_prompt_that_training_used(small, tiny_tokenizer, capsy
 @pytest.mark.parametrize(("system", "quotes"), [('"""\nFROM x', 4), (None, 2)])
 def test_a_system_prompt_cannot_end_its_own_quotes(small, system, quotes):
     output, _ = small
-    change_run(output, system_prompt=system)
+    write_json(output.run, load(output.run) | {"system_prompt": system})
     assert run_script(SCRIPT, "--output-dir", output.root) == 0
     modelfile = (output.root / "export/Modelfile").read_text(encoding="utf-8")
     assert modelfile.count('"""') == quotes and ("\nSYSTEM" in modelfile) == bool(system)
 
 
-@pytest.mark.parametrize("problem", ["other base", "changed weights", "not trained"])
-def test_what_cannot_be_exported_is_one_sentence(small, problem, tmp_path, capsys):
+def test_what_cannot_be_exported_is_one_sentence(small, capsys):
     output, _ = small
-    if problem == "other base":
-        change_run(output, base_model={"name": "Qwen/Qwen3-0.6B"})
-    elif problem == "changed weights":
-        (output.model / "model.safetensors").write_bytes(b"other")
-    else:
-        output = OutputDirectory(tmp_path / "empty")
+    write_json(output.run, load(output.run) | {"base_model": {"name": "Qwen/Qwen3-0.6B"}})
     assert run_script(SCRIPT, "--output-dir", output.root) == 2
-    said = capsys.readouterr().err
-    assert ("convert_hf_to_gguf.py" if problem == "other base" else "03_train_model.py") in said
-    assert said.count("error: ") == 1 and not (output.root / "export").exists()
+    assert "convert_hf_to_gguf.py" in capsys.readouterr().err
+    (output.model / "model.safetensors").write_bytes(b"other")
+    assert run_script(SCRIPT, "--output-dir", output.root) == 2
+    assert "03_train_model.py" in capsys.readouterr().err and not (output.root / "export").exists()
 
 
 @pytest.mark.slow
@@ -136,7 +125,7 @@ def test_the_real_model_survives(tokenizer, tmp_path):
     assert run_script(SCRIPT, "--output-dir", tmp_path) == 0
 
     loaded = AutoTokenizer.from_pretrained(tmp_path / "export", gguf_file="emojitune-q8_0.gguf")
-    texts = [row["messages"][-2]["content"] for row in json.loads(DATA.read_text(encoding="utf-8"))[::25]][:200]
+    texts = [row["messages"][-2]["content"] for row in load(ROOT / "training_data_emotion_jp.json")[::25]][:200]
     assert len(texts) == 200
     assert loaded(texts, add_special_tokens=False).input_ids == tokenizer(texts, add_special_tokens=False).input_ids
     prompts = [[{"role": "system", "content": SYSTEM}, {"role": "user", "content": text}] for text in texts[:6]]

@@ -3,12 +3,11 @@
 import ast
 
 import pytest
-from conftest import ROOT
+from conftest import ROOT, SCRIPTS
 
 # Each may import those after it, and itself.
 LAYERS = ["reporting", "evaluation", "inference", "training", "model", "data", "cli", "stats", "artifacts"]
 PACKAGE = sorted((ROOT / "emojitune").rglob("*.py"))
-SCRIPTS = [*sorted(ROOT.glob("0*.py")), ROOT / "run_pipeline.py", ROOT / "export_gguf.py"]
 
 
 def imports(path):
@@ -19,7 +18,7 @@ def imports(path):
             yield from (name.name for name in node.names)
 
 
-@pytest.mark.parametrize("path", PACKAGE, ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("path", PACKAGE, ids=lambda path: path.name)
 def test_imports_go_one_way(path):
     layer = path.relative_to(ROOT / "emojitune").parts[0].removesuffix(".py")
     for name in imports(path):
@@ -31,7 +30,7 @@ def test_imports_go_one_way(path):
         assert layer != "data" or not name.startswith("torch")
 
 
-@pytest.mark.parametrize("path", [*PACKAGE, *SCRIPTS], ids=lambda path: path.relative_to(ROOT).as_posix())
+@pytest.mark.parametrize("path", [*PACKAGE, *map(ROOT.joinpath, SCRIPTS)], ids=lambda path: path.name)
 def test_functions_and_files_are_short(path):
     text = path.read_text(encoding="utf-8")
     assert text.count("\n") <= 300
@@ -43,4 +42,4 @@ def test_functions_and_files_are_short(path):
 
 def test_the_package_does_not_grow():
     """Lower the bound with each piece that goes."""
-    assert sum(path.read_text(encoding="utf-8").count("\n") for path in PACKAGE) <= 3831
+    assert sum(path.read_text(encoding="utf-8").count("\n") for path in PACKAGE) <= 3775

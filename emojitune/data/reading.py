@@ -7,7 +7,6 @@ import json
 import re
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -30,20 +29,17 @@ ROLES = {"developer": "system", "human": "user", "model": "assistant", "gpt": "a
 _TABLES, _JSON = (".csv", ".tsv"), (".json", ".jsonl", ".ndjson")
 
 
-@dataclass(frozen=True)
-class ReadingOptions:
-    """What the user says of the file; None is found out."""
-
-    encoding: str | None = None
-    text_column: str | None = None
-    label_column: str | None = None
-    system_column: str | None = None
-
-
-def read_dataset(source: str, options: ReadingOptions) -> tuple[list[Any], str]:
+def read_dataset(
+    source: str,
+    encoding: str | None = None,
+    text_column: str | None = None,
+    label_column: str | None = None,
+    system_column: str | None = None,
+) -> tuple[list[Any], str]:
     """The rows of a file, or of a dataset on the hub (owner/name), and a sentence on what was taken as what.
 
-    Rows are {"messages": …, other keys}, not yet checked, or a Problem where the file has no row.
+    Rows are {"messages": …, other keys}, not yet checked, or a Problem where the file has no row. What the user does
+    not say of the file, here None, is found out.
 
     Raises:
         UserError: if it cannot be found, decoded or parsed, or if its columns are not recognised.
@@ -51,10 +47,10 @@ def read_dataset(source: str, options: ReadingOptions) -> tuple[list[Any], str]:
     path = Path(source)
     is_file = path.parent.is_dir() or path.suffix.lower() in (*_TABLES, *_JSON, ".gz", ".parquet")
     is_on_hub = not is_file and re.fullmatch(r"[\w-][\w.-]*/[\w-][\w.-]*", source)
-    rows = _read_hub(source) if is_on_hub else _read_file(path, options.encoding)
+    rows = _read_hub(source) if is_on_hub else _read_file(path, encoding)
     if not rows:
         raise UserError(f"{source} holds no samples")
-    return _as_conversations(rows, source, options)
+    return _as_conversations(rows, source, text_column, label_column, system_column)
 
 
 # ---- formats -------------------------------------------------------------------------------------------------------
@@ -81,7 +77,8 @@ def _read_file(path: Path, encoding: str | None) -> list[Any]:
     try:
         data = path.read_bytes()
         if data.startswith(b"\x1f\x8b"):
-            data, path = gzip.decompress(data), path.with_suffix("") if path.suffix.lower() == ".gz" else path
+            data = gzip.decompress(data)
+            path = path.with_suffix("") if path.suffix.lower() == ".gz" else path
         if data.startswith(b"PAR1"):
             return parquet.read_table(io.BytesIO(data)).to_pylist()
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
@@ -180,7 +177,9 @@ def _parse_table(path: Path, text: str) -> list[Any]:
 # ---- shapes --------------------------------------------------------------------------------------------------------
 
 
-def _as_conversations(rows: Sequence[Any], source: str, options: ReadingOptions) -> tuple[list[Any], str]:
+def _as_conversations(
+    rows: Sequence[Any], source: str, text_column: str | None, label_column: str | None, system_column: str | None
+) -> tuple[list[Any], str]:
     rows = [{k.strip().casefold(): v for k, v in row.items() if k} if isinstance(row, dict) else row for row in rows]
     objects = [row for row in rows if isinstance(row, dict)]
     columns = list(dict.fromkeys(name for row in objects for name in row))
@@ -191,11 +190,11 @@ def _as_conversations(rows: Sequence[Any], source: str, options: ReadingOptions)
         names = [chosen.strip().casefold()] if chosen else common_names
         return next((name for name in names if name in columns), None)
 
-    text, label = column(options.text_column, TEXT_COLUMNS), column(options.label_column, LABEL_COLUMNS)
-    system = column(options.system_column, SYSTEM_COLUMNS)
-    is_table = options.text_column or options.label_column
+    text, label = column(text_column, TEXT_COLUMNS), column(label_column, LABEL_COLUMNS)
+    system = column(system_column, SYSTEM_COLUMNS)
+    is_table = text_column or label_column
     shape = next((shape for shape in _SHAPES if set(shape) <= set(columns) and not is_table), None)
-    if not (shape or (text and label)) or (options.system_column and not system):
+    if not (shape or (text and label)) or (system_column and not system):
         listed = sanitize(", ".join(columns), 200)
         raise UserError(
             f"{source} has the columns {listed}: choose among them with --text-column, --label-column, --system-column"

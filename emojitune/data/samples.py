@@ -129,11 +129,9 @@ def balance(
     weight_of = {label: (weights or {}).get(label, 1) for label in by_label}
     if per_label is None:
         per_label = min((len(group) / weight_of[label] for label, group in by_label.items()), default=0)
-    kept = [
-        sample
-        for label, group in by_label.items()
-        for sample in group[: math.floor(per_label * weight_of[label] + 0.5)]
-    ]
+    kept = []
+    for label, group in by_label.items():
+        kept += group[: math.floor(per_label * weight_of[label] + 0.5)]
     return sorted(kept, key=lambda sample: sample.number)
 
 

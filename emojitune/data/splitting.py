@@ -71,8 +71,8 @@ def near_duplicate_samples(samples: Sequence[Sample]) -> Iterator[NearDuplicate]
 def clusters_of(samples: Sequence[Sample]) -> list[list[int]]:
     """Indices of `samples` in clusters: those linked by near duplicates (identical texts included) are together."""
     edges = [(pair.first, pair.second) for pair in near_duplicate_samples(samples)]
-    rows, columns = zip(*edges, strict=True) if edges else ((), ())
-    graph = coo_array((np.ones(len(edges)), (rows, columns)), shape=(len(samples), len(samples)))
+    first, second = np.array(edges, dtype=int).reshape(-1, 2).T
+    graph = coo_array((np.ones(len(edges)), (first, second)), shape=(len(samples), len(samples)))
     clusters: dict[int, list[int]] = defaultdict(list)
     for index, component in enumerate(connected_components(graph, directed=False)[1].tolist()):
         clusters[component].append(index)

@@ -140,16 +140,14 @@ def drop(
     Raises:
         UserError: if there are problems that neither flag allows for; the first of them are listed.
     """
-    passed = {"conflict"} if drop_duplicates else set()
-    allowed = {"invalid", "repeat", "conflict"} if drop_invalid else {"repeat"} | passed if drop_duplicates else set()
-    refused = [problem for problem in problems if problem.kind not in allowed]
-    if refused:
+    refused = [problem for problem in problems if problem.kind == "invalid" or not drop_duplicates]
+    if refused and not drop_invalid:
         raise UserError(
             f"{source} has {len(refused):,} problems in {len({problem.number for problem in refused}):,} samples; fix "
             "them, or leave these samples out with --drop-invalid (only exact repeats: --drop-duplicates)\n"
             + format_problems(refused)
         )
-    dropped = {problem.number for problem in problems if problem.kind not in passed}
+    dropped = {problem.number for problem in problems if problem.kind != "conflict" or not drop_duplicates}
     return [sample for sample in samples if sample.number not in dropped]
 
 

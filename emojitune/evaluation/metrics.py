@@ -118,19 +118,18 @@ def score(predictions: Sequence[Prediction], labels: Sequence[str]) -> Scores:
     right = [p.choice == p.label for p in predictions]
     top3 = [sorted(labels, key=lambda label: -p.probabilities[label])[:3] for p in predictions]
     of_label = np.array([p.probabilities[p.label] for p in predictions])
-    first = [next(iter(emojis_in(reply)), None) for reply in replies]
+    first = [next(iter(emojis_in(reply)), "") for reply in replies]
     in_group = list(map(_same_group, first, truth))
-    unseen = [(emoji, group) for emoji, group in zip(first, in_group, strict=True) if emoji not in (None, *labels)]
-    unseen_right = Counter(emoji for emoji, right_group in unseen if right_group)
-    unseen_counts = Counter(emoji for emoji, _ in unseen).most_common()
+    unseen = Counter(emoji for emoji in first if emoji not in ("", *labels))
+    right_group = Counter(emoji for emoji, is_right in zip(first, in_group, strict=True) if is_right)
     emojis = are_emojis(labels)
     return Scores(
         exact_accuracy=rate_of([p.reply == p.label for p in predictions]),
         group_accuracy=rate_of(in_group) if emojis else None,
         macro_f1=macro_f1(truth, replies),
         format_rate=rate_of([is_single_emoji(reply) for reply in replies]) if emojis else None,
-        unseen_emoji_rate=rate_of_count(len(unseen), len(replies)) if emojis else None,
-        unseen_emojis=[UnseenEmoji(e, n, emotion_group(e), unseen_right[e]) for e, n in unseen_counts if emojis],
+        unseen_emoji_rate=rate_of_count(unseen.total(), len(replies)) if emojis else None,
+        unseen_emojis=[UnseenEmoji(e, n, emotion_group(e), right_group[e]) for e, n in unseen.most_common() if emojis],
         restricted_exact_accuracy=rate_of(right),
         restricted_top3_accuracy=rate_of([label in top for label, top in zip(truth, top3, strict=True)]),
         restricted_group_accuracy=rate_of(list(map(_same_group, choices, truth))) if emojis else None,
@@ -140,23 +139,21 @@ def score(predictions: Sequence[Prediction], labels: Sequence[str]) -> Scores:
     )
 
 
-def _same_group(answer: str | None, label: str) -> bool:
-    group = emotion_group(answer) if answer else None
-    return answer == label or (group is not None and group == emotion_group(label))
+def _same_group(answer: str, label: str) -> bool:
+    group = emotion_group(label)
+    return answer == label or (group is not None and group == emotion_group(answer))
 
 
 def slice_scores(predictions: Sequence[Prediction], labels: Sequence[str]) -> list[SliceScore]:
     """Accuracy by each field that has 2 to 30 different values: field by field, worst first."""
     slices = []
-    for field in sorted({name for prediction in predictions for name in prediction.fields}):
+    for field in {name for prediction in predictions for name in prediction.fields}:
         values = sorted({prediction.fields[field] for prediction in predictions if field in prediction.fields})
-        parts = []
         for value in values if 2 <= len(values) <= MAX_SLICES else ():
             part = score([p for p in predictions if p.fields.get(field) == value], labels)
             rates = part.exact_accuracy, part.restricted_exact_accuracy, part.group_accuracy
-            parts.append(SliceScore(field, value, *rates))
-        slices += sorted(parts, key=lambda part: (part.exact_accuracy.rate, part.restricted_exact_accuracy.rate))
-    return slices
+            slices.append(SliceScore(field, value, *rates))
+    return sorted(slices, key=lambda part: (part.field, part.exact_accuracy.rate, part.restricted_exact_accuracy.rate))
 
 
 def compare(base: Sequence[Prediction], finetuned: Sequence[Prediction]) -> Comparison:

@@ -56,11 +56,11 @@ class Prediction:
         return asdict(self) | shown | {"label_probability": round(self.probabilities[self.label], 9)}
 
 
-def build_examples(samples: Sequence[Sample], labels: Sequence[str]) -> tuple[list[EvalExample], int]:
-    """Every turn that carries loss, after the data's own turns; and how many were left out because their label is none
-    of `labels`, those of the training split: no model can know them."""
+def build_examples(samples: Sequence[Sample], labels: Sequence[str]) -> list[EvalExample]:
+    """Every turn that carries loss, after the data's own turns. Left out are those whose label is none of `labels`,
+    those of the training split: no model can know them."""
     fields = dict.fromkeys((name for sample in samples for name in sample.fields), CONVERSATION)
-    examples = [
+    return [
         EvalExample(
             list(sample.messages[:index]),
             message["content"],
@@ -70,10 +70,8 @@ def build_examples(samples: Sequence[Sample], labels: Sequence[str]) -> tuple[li
         )
         for sample in samples
         for index, message in enumerate(sample.messages)
-        if is_label(message)
+        if is_label(message) and message["content"] in labels
     ]
-    known = [example for example in examples if example.label in labels]
-    return known, len(examples) - len(known)
 
 
 def predict(

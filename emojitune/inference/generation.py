@@ -46,7 +46,7 @@ def truncate_prompt(
         token_ids = encode_prompt(tokenizer, build_messages(shortened, system))
         if len(token_ids) <= limit or not shortened:
             return token_ids, shortened != text
-        shortened = shortened[: min(len(shortened) - 1, len(shortened) * limit // len(token_ids))]
+        shortened = shortened[: len(shortened) * limit // len(token_ids)]
 
 
 def generate(
@@ -61,7 +61,7 @@ def generate(
     if streamer:
         streamer.on_finalized_text = lambda text, stream_end=False: on_text(text)
     # Padded on the left, so that every reply starts at the same position.
-    inputs = tokenizer.pad({"input_ids": list(map(list, prompts))}, padding_side="left", return_tensors="pt")
+    inputs = tokenizer.pad({"input_ids": prompts}, padding_side="left", return_tensors="pt")
     with torch.inference_mode(), quiet_transformers():
         output = model.generate(
             **inputs.to(model.device),

@@ -45,10 +45,7 @@ def find_base_model(name: str) -> BaseModel:
     """
     if name == EMBEDDED:
         folder = _embedded_folder()
-        recorded = _recorded_files(folder).items()
-        return BaseModel(
-            name, folder, {file: entry["sha256"] for file, entry in recorded if file.endswith(".safetensors")}
-        )
+        return BaseModel(name, folder, _converted_weights(folder))
     if Path(name).is_dir():
         folder = Path(name)
     elif name.startswith((".", "/", "~")) or name.count("/") != 1:
@@ -89,7 +86,7 @@ def _embedded_folder() -> Path:
 
     cache = Path(HF_ASSETS_CACHE).resolve() / "emojitune" / "base-model" / _CONVERSION
     folder = cache / "model"
-    if _recorded_files(folder):
+    if _converted_weights(folder):
         return folder
     with contextlib.suppress(OSError):
         cache.mkdir(parents=True, exist_ok=True)
@@ -99,20 +96,21 @@ def _embedded_folder() -> Path:
             "set HF_HOME to a folder of yours"
         )
     with FileLock(cache / "lock"):
-        if not _recorded_files(folder):  # nobody converted it while we waited
+        if not _converted_weights(folder):  # nobody converted it while we waited
             remove_stale_temp_files(cache)
             _convert(folder)
     return folder
 
 
-def _recorded_files(folder: Path) -> dict[str, dict]:
-    """Size in bytes and SHA-256 of each file of a finished conversion; empty if there is none, or it is damaged."""
+def _converted_weights(folder: Path) -> dict[str, str]:
+    """The SHA-256 of each weight file of a finished conversion; empty if there is none, or a file has another size."""
     try:
         recorded = json.loads((folder / "recorded.json").read_text(encoding="utf-8"))
-        complete = all((folder / name).stat().st_size == entry["bytes"] for name, entry in recorded.items())
+        if any((folder / name).stat().st_size != entry["bytes"] for name, entry in recorded.items()):
+            return {}
     except (OSError, ValueError):
         return {}
-    return recorded if complete else {}
+    return {name: entry["sha256"] for name, entry in recorded.items() if name.endswith(".safetensors")}
 
 
 def assemble_gguf(folder: Path) -> Path:

@@ -78,7 +78,7 @@ def token_lengths(conversations: Sequence[Sequence[dict[str, str]]]) -> list[int
     """The length in tokens of each conversation, chat template included, by the embedded model's tokenizer."""
     if not conversations:
         return []
-    encoded = embedded_tokenizer().apply_chat_template(list(map(list, conversations)), return_dict=True)
+    encoded = embedded_tokenizer().apply_chat_template(conversations, return_dict=True)
     return list(map(len, encoded["input_ids"]))
 
 

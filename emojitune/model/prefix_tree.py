@@ -24,24 +24,22 @@ class PrefixTree:
 
     token_ids: list[int]
     positions: list[int]
-    parents: list[int]  # the node before each node, -1 for a first token; always a smaller number
     paths: list[list[int]]  # for each sequence, the node of each of its tokens
 
 
 def prefix_tree(sequences: Sequence[Sequence[int]], merge: bool = True) -> PrefixTree:
     """Merge token sequences by their common prefixes; `merge=False` puts them one after the other."""
-    tree = PrefixTree([], [], [], [])
+    tree = PrefixTree([], [], [])
     children: dict[tuple[int, int], int] = {}
-    for sequence in sequences:
-        node, path = -1, []
+    for number, sequence in enumerate(sequences, 1):
+        node = -1 if merge else -number  # one root for all, or a root for each
+        path = []
         for position, token in enumerate(sequence):
-            child = children.get((node, token)) if merge else None
-            if child is None:
-                child = children[node, token] = len(tree.token_ids)
+            if (node, token) not in children:
+                children[node, token] = len(tree.token_ids)
                 tree.token_ids.append(token)
                 tree.positions.append(position)
-                tree.parents.append(node)
-            node = child
+            node = children[node, token]
             path.append(node)
         tree.paths.append(path)
     return tree
@@ -61,13 +59,11 @@ def model_inputs(model: torch.nn.Module, tree: PrefixTree) -> dict[str, Any]:
     positions = torch.tensor(tree.positions, device=model.device)
     inputs = {"input_ids": torch.tensor([tree.token_ids], device=model.device), "position_ids": positions[None]}
     if supports_prefix_tree(model):
-        ancestors = torch.eye(len(tree.token_ids), dtype=torch.bool)
-        rows = ancestors.numpy()
-        for node, parent in enumerate(tree.parents):
-            if parent >= 0:
-                rows[node] |= rows[parent]
+        allowed = torch.zeros(len(positions), len(positions), dtype=torch.bool)  # the path so far, for each node
+        for path in map(torch.tensor, tree.paths):
+            allowed[path[:, None], path] = torch.ones(len(path), len(path), dtype=torch.bool).tril()
         distance = positions[:, None] - positions
-        inputs["attention_mask"] = attention_mask(model, ancestors[None].to(model.device), distance[None])
+        inputs["attention_mask"] = attention_mask(model, allowed[None].to(model.device), distance[None])
     return inputs
 
 
@@ -81,7 +77,7 @@ def attention_mask(
     """
     config = model.config.get_text_config()
     full = allowed[:, None]
-    if "sliding_attention" not in (getattr(config, "layer_types", None) or ()):
+    if config.model_type != "gemma3_text":
         return full
     return {"full_attention": full, "sliding_attention": full & (distance < config.sliding_window)[:, None]}
 

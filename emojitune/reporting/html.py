@@ -39,13 +39,15 @@ def render_report(
     diagnosis: Diagnosis,
     output: OutputDirectory,
 ) -> str:
-    """The report on the fine-tuned model, with the base model beside it where `results` has one."""
+    """The report on the fine-tuned model, with the base model beside it."""
     tuned, found = results["finetuned"], predictions["finetuned"]
     fields = {field: list(items) for field, items in groupby(tuned.slices, key=lambda item: item.field)}
     parts = {"label": [(label, rate_of([p.reply == label for p in found if p.label == label])) for label in labels]}
     parts |= {field: [(item.value, item.exact_accuracy) for item in items] for field, items in fields.items()}
     mistakes = sorted((p for p in found if p.choice != p.label), key=lambda p: -p.probabilities[p.choice])
     confused = Counter((p.label, p.choice) for p in mistakes).most_common(5)
+    base_replies = {(p.text, p.label, p.turn): sanitize(p.reply, MAX_REPLY) for p in predictions["base"]}
+    spread = found[:: max(1, len(found) // MAX_ROWS)][:MAX_ROWS]  # over the whole split, not chosen
     drawn = {
         f"by {field}": figures.slices_figure(items, tuned.scores.exact_accuracy) for field, items in fields.items()
     }
@@ -73,7 +75,7 @@ def render_report(
         chat=rerun_command("06_test_finetuned_single.py", output),
         fields=fields,
         mistakes=mistakes[:MAX_ROWS],
-        replies=_replies(predictions),
+        replies=[(p, base_replies.get((p.text, p.label, p.turn), "")) for p in spread],
         pictures=pictures,
         emoji_css=emojis.css,
     )
@@ -87,7 +89,7 @@ class EmojiPictures:
 
     def show(self, value: Any) -> Any:
         """Text from data or models as safe HTML on one line, its emojis as pictures; anything else as it is."""
-        if not isinstance(value, str) or isinstance(value, Markup):
+        if type(value) is not str:  # Markup is safe already
             return value
 
         def picture(text: str, _: object) -> str:
@@ -119,14 +121,6 @@ def _extremes(rates: Sequence[tuple[str, Rate]]) -> tuple[list[tuple[str, Rate]]
     enough = sorted((part for part in rates if part[1].count >= MIN_COUNT), key=lambda part: -part[1].rate)
     count = min(3, len(enough) // 2)
     return enough[:count], enough[::-1][:count]
-
-
-def _replies(predictions: Mapping[str, Sequence[Prediction]]) -> list[tuple[Prediction, str]]:
-    """Replies spread over the whole split, not chosen, each with the base model's, cut, or nothing."""
-    base = {(p.text, p.label, p.turn): sanitize(p.reply, MAX_REPLY) for p in predictions.get("base", ())}
-    found = predictions["finetuned"]
-    chosen = found[:: max(1, len(found) // MAX_ROWS)][:MAX_ROWS]
-    return [(p, base.get((p.text, p.label, p.turn), "")) for p in chosen]
 
 
 def _confusion_figures(found: Sequence[Prediction], labels: Sequence[str]) -> dict[str, Figure]:

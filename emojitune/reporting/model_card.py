@@ -44,7 +44,7 @@ def write_model_card(output: OutputDirectory, run: Mapping[str, Any], evaluation
         embedded=embedded,
         run=run,
         messages=[json.dumps(message, ensure_ascii=False) for message in messages],
-        counts={name: path.read_bytes().count(b"\n") for name, path in paths.items() if path.is_file()},
+        counts={name: path.read_bytes().count(b"\n") for name, path in paths.items()},
         evaluation=evaluation,
         notice=GEMMA_NOTICE,
     )

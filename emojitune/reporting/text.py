@@ -43,7 +43,8 @@ def format_slices(results: Mapping[str, "Evaluation"]) -> list[str]:
     """For each field of the samples, a line with the values at which the fine-tuned model, or else the base model, is
     worst and best."""
     lines = []
-    for field, parts in groupby(results.get("finetuned", results.get("base")).slices, key=lambda part: part.field):
+    shown = results.get("finetuned") or results["base"]
+    for field, parts in groupby(shown.slices, key=lambda part: part.field):
         rates = [f"{part.value} {part.exact_accuracy}" for part in parts]
         worst, best = rates[:3], rates[3:][-3:][::-1]
         lines.append(f"Exact accuracy by {field}: worst {', '.join(worst)}" + f"; best {', '.join(best)}" * bool(best))
@@ -52,7 +53,7 @@ def format_slices(results: Mapping[str, "Evaluation"]) -> list[str]:
 
 def evaluation_findings(results: Mapping[str, "Evaluation"]) -> list[str]:
     """What the scores say, a sentence each."""
-    baselines = next(iter(results.values())).baselines
+    baselines = results["base"].baselines
     findings = [
         f"The baselines: chance {baselines.chance:.1%}, the most frequent label {baselines.most_frequent_label}, "
         f"a character n-gram model {baselines.ngram}."
@@ -68,19 +69,16 @@ def evaluation_findings(results: Mapping[str, "Evaluation"]) -> list[str]:
             f"The fine-tuned model does not beat the n-gram model ({gap:.1f} points): a far smaller tool would do for "
             "this data; more samples or another learning rate may change that."
         )
-    if tuned.against_base:
-        p = tuned.against_base.mcnemar_p_free
-        findings.append(
-            f"Against the base model, on the {tuned.against_base.samples} replies that both gave: McNemar's exact p "
-            f"{'< 0.0001' if p < 1e-4 else f'= {p:.4f}'}{'' if p < 0.05 else ', which chance may well explain'}."
-        )
-    unseen = tuned.scores.unseen_emojis
-    if unseen:
+    p = tuned.against_base.mcnemar_p_free
+    findings.append(
+        f"Against the base model, on the {tuned.against_base.samples} replies that both gave: McNemar's exact p "
+        f"{'< 0.0001' if p < 1e-4 else f'= {p:.4f}'}{'' if p < 0.05 else ', which chance may well explain'}."
+    )
+    if unseen := tuned.scores.unseen_emojis:
         shown = " ".join(f"{row.emoji}×{row.count}" for row in unseen[:8])
         count, right = sum(row.count for row in unseen), sum(row.right_group for row in unseen)
         findings.append(f"Emojis that no training sample has: {shown}; {right} of {count} in the right group.")
-    turns = tuned.conversations.get("strung", [])
-    if len(turns) > 1:
+    if turns := tuned.conversations.get("strung"):
         last = turns[-1]
         findings.append(
             f"In a running conversation of unrelated tweets exact accuracy is {turns[0].exact_accuracy.rate:.0%} at "

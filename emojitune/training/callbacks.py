@@ -124,7 +124,7 @@ class StopEarly(TrainerCallback):
 
     def on_log(self, args, state, control, logs=None, **_):
         losses = [logs[name] for name in ("loss", "eval_loss") if name in logs]
-        if any(not math.isfinite(loss) or loss > DIVERGED_LOSS for loss in losses):
+        if not all(loss <= DIVERGED_LOSS for loss in losses):  # NaN fails every comparison
             self.diverged = control.should_training_stop = True
 
     def on_step_end(self, args, state, control, **_):
@@ -144,11 +144,11 @@ class StopEarly(TrainerCallback):
 def add_callbacks(trainer: Trainer, loss_history: Path, patience: int | None) -> StopEarly:
     """Give the trainer our callbacks; the one that it returns tells why a run ended."""
     trainer.remove_callback(PrinterCallback)
-    callbacks = [stop := StopEarly()]
+    stop = StopEarly()
+    trainer.add_callback(stop)
     if trainer.is_world_process_zero():
-        callbacks += [ProgressBar(len(trainer.eval_dataset)), LossHistory(loss_history)]
+        trainer.add_callback(ProgressBar(len(trainer.eval_dataset)))
+        trainer.add_callback(LossHistory(loss_history))
     if patience:
-        callbacks.append(EarlyStoppingCallback(patience))
-    for callback in callbacks:
-        trainer.add_callback(callback)
+        trainer.add_callback(EarlyStoppingCallback(patience))
     return stop

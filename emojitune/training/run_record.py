@@ -145,18 +145,16 @@ def estimate_cost(trainer: SharedPrefixSFTTrainer, output: OutputDirectory) -> s
     args = trainer.args
     model = trainer.accelerator.prepare_model(trainer.model, evaluation_mode=True)  # bf16 on a GPU, as in training
     trainer.current_gradient_accumulation_steps = args.gradient_accumulation_steps
-    batches, evaluation = trainer.get_train_dataloader(), trainer.get_eval_dataloader()
-    batch, measured = iter(batches), next(iter(evaluation))
-    timed = min(5, len(batches))
-    seconds = timeit.repeat(lambda: trainer.training_step(model, next(batch)), number=1, repeat=timed)
+    training, evaluation = trainer.get_train_dataloader(), trainer.get_eval_dataloader()
+    batches, measured = iter(training), next(iter(evaluation))
+    count = min(5, len(training))
+    seconds = timeit.repeat(lambda: trainer.training_step(model, next(batches)), number=1, repeat=count)
     step = median(seconds[1:] or seconds) * args.gradient_accumulation_steps  # the first one warms up caches
     model.zero_grad()
     model.eval()
-    evaluate = timeit.timeit(lambda: trainer.prediction_step(model, measured, False)[1].cpu(), number=1) * len(
-        evaluation
-    )
-    steps = math.ceil(len(batches) / args.gradient_accumulation_steps) * args.num_train_epochs
-    minutes = (steps * step + args.num_train_epochs * evaluate) / 60
+    evaluate = timeit.timeit(lambda: trainer.prediction_step(model, measured, False)[1].cpu(), number=1)
+    steps = math.ceil(len(training) / args.gradient_accumulation_steps) * args.num_train_epochs
+    minutes = (steps * step + args.num_train_epochs * len(evaluation) * evaluate) / 60
     weights = 4 * model.num_parameters()
     # A checkpoint holds the trained weights and the optimizer's two averages of them; two are kept, one is written.
     disk = weights + 3 * 3 * 4 * model.num_parameters(only_trainable=True)

@@ -2,20 +2,18 @@
 
 from collections.abc import Sequence
 from itertools import groupby
-from typing import TYPE_CHECKING
+
+from datasets import Dataset
+from transformers import PreTrainedTokenizerBase
 
 from emojitune.artifacts import UserError
 from emojitune.data.samples import Sample, is_label
 from emojitune.model.loading import stop_token_ids
 
-if TYPE_CHECKING:
-    from datasets import Dataset
-    from transformers import PreTrainedTokenizerBase
-
 IGNORE_INDEX = -100  # the label of a token that carries no loss, in PyTorch's cross entropy and in TRL
 
 
-def tokenize(samples: Sequence[Sample], tokenizer: "PreTrainedTokenizerBase", max_length: int, split: str) -> "Dataset":
+def tokenize(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase, max_length: int, split: str) -> Dataset:
     """Rows of `input_ids` and `labels`, one per sample; a label is the token itself where it carries loss.
 
     The replies carry loss, each with the token that ends its turn, and nothing else does.
@@ -24,10 +22,8 @@ def tokenize(samples: Sequence[Sample], tokenizer: "PreTrainedTokenizerBase", ma
         UserError: if a sample is longer than `max_length` tokens, or if the chat template would train a model that
             never stops: such a run's loss looks healthy.
     """
-    from datasets import Dataset
-
     encoded = tokenizer.apply_chat_template(
-        [list(sample.messages) for sample in samples], return_dict=True, return_assistant_tokens_mask=True
+        [sample.messages for sample in samples], return_dict=True, return_assistant_tokens_mask=True
     )
     stops = stop_token_ids(tokenizer)
     columns = zip(samples, encoded["input_ids"], encoded["assistant_masks"], strict=True)
@@ -47,14 +43,14 @@ def tokenize(samples: Sequence[Sample], tokenizer: "PreTrainedTokenizerBase", ma
                 f"{what} does not learn to stop: the end of its turn carries no loss; choose a Gemma model, or fix "
                 "the generation marks of the chat template"
             )
-        if tokenizer.bos_token_id is not None and ids.count(tokenizer.bos_token_id) > 1:
+        if ids.count(tokenizer.bos_token_id) > 1:
             raise UserError(f"{what} starts with two <bos>; fix the chat template")
         rows.append({"input_ids": ids, "labels": labels})
     return Dataset.from_list(rows)
 
 
 def _labels(sample: Sample, ids: Sequence[int], mask: Sequence[int]) -> list[int]:
-    replies = iter([message for message in sample.messages if message["role"] == "assistant"])
+    replies = (message for message in sample.messages if message["role"] == "assistant")
     labels = []
     for is_reply, run in groupby(zip(ids, mask, strict=True), key=lambda pair: pair[1]):
         carries_loss = is_reply and is_label(next(replies))
@@ -62,7 +58,7 @@ def _labels(sample: Sample, ids: Sequence[int], mask: Sequence[int]) -> list[int
     return labels
 
 
-def highlight_labels(row: dict[str, list[int]], tokenizer: "PreTrainedTokenizerBase") -> str:
+def highlight_labels(row: dict[str, list[int]], tokenizer: PreTrainedTokenizerBase) -> str:
     """A tokenized sample as text, the tokens that carry loss in 【 】."""
     pairs = zip(row["input_ids"], row["labels"], strict=True)
     text = ""

@@ -1,10 +1,8 @@
 """TRL's trainer with logits only where there are labels, and each common prefix computed once."""
 
 import warnings
-from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 import torch
 from torch.nn import functional
 from transformers import EvalPrediction
@@ -20,20 +18,15 @@ warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", categ
 SAMPLES_BEFORE_TRAINING = 100
 
 
-@dataclass(frozen=True)
-class SupervisedBatch:
+def to_supervised_batch(
+    model: torch.nn.Module, batch: dict[str, torch.Tensor]
+) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor, torch.Tensor]:
     """Model inputs of one row, and for each supervised token: the index of the hidden state that predicts it in that
-    row (`position`), its id (`target`), and the sample it belongs to (`example_index`); all three (supervised,)."""
+    row, its id, and the sample it belongs to; all three (supervised,).
 
-    inputs: dict[str, Any]
-    position: torch.Tensor
-    target: torch.Tensor
-    example_index: torch.Tensor
-
-
-def to_supervised_batch(model: torch.nn.Module, batch: dict[str, torch.Tensor]) -> SupervisedBatch:
-    """A right-padded batch (`input_ids`, `labels`, each (batch, length)) as one row: a prefix tree where the model
-    takes one, else the samples one after the other. A sample ends with the token that predicts its last label."""
+    The right-padded batch (`input_ids`, `labels`, each (batch, length)) becomes a prefix tree where the model takes
+    one, else the samples one after the other. A sample ends with the token that predicts its last label.
+    """
     labels = batch["labels"][:, 1:]  # what the token at each position is to predict
     example, position = (labels != IGNORE_INDEX).nonzero(as_tuple=True)
     pairs = list(zip(example.tolist(), position.tolist(), strict=True))
@@ -41,7 +34,7 @@ def to_supervised_batch(model: torch.nn.Module, batch: dict[str, torch.Tensor]) 
     sequences = [ids[: last[index] + 1] for index, ids in enumerate(batch["input_ids"].tolist())]
     tree = prefix_tree(sequences, merge=supports_prefix_tree(model))
     nodes = torch.tensor([tree.paths[index][place] for index, place in pairs], device=model.device)
-    return SupervisedBatch(model_inputs(model, tree), nodes, labels[example, position], example)
+    return model_inputs(model, tree), nodes, labels[example, position], example
 
 
 class SharedPrefixSFTTrainer(SFTTrainer):
@@ -60,24 +53,22 @@ class SharedPrefixSFTTrainer(SFTTrainer):
         # The samples are tokenized already; Gemma's tokenizer holds 0.5 GB, and each checkpoint would copy it.
         self.processing_class = self._tokenizer = self.callback_handler.processing_class = None
 
-    def _token_losses(self, model, inputs) -> tuple[SupervisedBatch, torch.Tensor, torch.Tensor]:
-        """The batch, and of each supervised token its loss and whether it was the likeliest, both (supervised,)."""
-        batch = to_supervised_batch(self.model, inputs)
-        outputs = model(**batch.inputs, use_cache=False, logits_to_keep=batch.position)
-        logits = outputs.logits[0].float()
-        losses = functional.cross_entropy(logits, batch.target, reduction="none")
-        return batch, losses, logits.detach().argmax(-1) == batch.target
+    def _token_losses(self, model, inputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
+        """Of each supervised token: its loss, whether it was the likeliest, its id, its sample; all (supervised,)."""
+        row, position, target, example = to_supervised_batch(self.model, inputs)
+        logits = model(**row, use_cache=False, logits_to_keep=position).logits[0].float()
+        losses = functional.cross_entropy(logits, target, reduction="none")
+        return losses, logits.detach().argmax(-1) == target, target, example
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> torch.Tensor:
         """The mean loss of supervised tokens; `num_items_in_batch` counts them over accumulated batches and ranks."""
-        batch, losses, _ = self._token_losses(model, inputs)
-        answer = ~torch.isin(batch.target, self._stop_tokens)
+        losses, _, target, _ = self._token_losses(model, inputs)
+        answer = ~torch.isin(target, self._stop_tokens)
         self._answer_sums += torch.stack([losses.detach()[answer].sum(), answer.sum().float()])
         if num_items_in_batch is None:
             return losses.mean()
         # DDP averages over ranks what was divided by the tokens of all ranks.
-        ranks = self.accelerator.num_processes if self.args.average_tokens_across_devices else 1
-        return losses.sum() / num_items_in_batch * ranks
+        return losses.sum() / num_items_in_batch * self.accelerator.num_processes
 
     @torch.no_grad()
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None) -> tuple[None, torch.Tensor, Any]:
@@ -87,21 +78,21 @@ class SharedPrefixSFTTrainer(SFTTrainer):
         """
         inputs = self._prepare_inputs(inputs)
         with self.compute_loss_context_manager():
-            batch, losses, right = self._token_losses(model, inputs)
-        ends = torch.isin(batch.target, self._stop_tokens)
+            losses, right, target, example = self._token_losses(model, inputs)
+        ends = torch.isin(target, self._stop_tokens)
         turn = ends.int().cumsum(0) - ends.int()  # of each supervised token: how many turns ended before it
         wrong = torch.zeros(len(ends), device=ends.device).index_add_(0, turn, (~right).float())
         right_end = ends & (wrong[turn] == 0)
         columns = [losses, torch.ones_like(losses), losses * ~ends, ~ends, right_end, ends]
         rows = torch.stack([column.float() for column in columns], dim=1)
-        sums = torch.zeros(len(inputs["input_ids"]), 6, device=ends.device).index_add_(0, batch.example_index, rows)
+        sums = torch.zeros(len(inputs["input_ids"]), 6, device=ends.device).index_add_(0, example, rows)
         return None, sums, torch.zeros(len(sums), device=sums.device)
 
     def evaluate(self, eval_dataset: Any = None, **kwargs: Any) -> dict[str, float]:
         """Before the first step, 100 samples are enough: the base model's loss is far from any that follow."""
         count = len(self.eval_dataset)
         if self.state.global_step == 0 and count > SAMPLES_BEFORE_TRAINING:
-            spread = np.arange(SAMPLES_BEFORE_TRAINING) * count // SAMPLES_BEFORE_TRAINING
+            spread = [n * count // SAMPLES_BEFORE_TRAINING for n in range(SAMPLES_BEFORE_TRAINING)]
             eval_dataset = self.eval_dataset.select(spread)
         metrics = super().evaluate(eval_dataset, **kwargs)
         release_memory()  # its batches are larger than training's
@@ -117,5 +108,5 @@ class SharedPrefixSFTTrainer(SFTTrainer):
 
 
 def _metrics_from_sums(prediction: EvalPrediction) -> dict[str, float]:
-    loss, tokens, answer, answer_tokens, right, turns = prediction.predictions.sum(0, dtype=np.float64)
+    loss, tokens, answer, answer_tokens, right, turns = prediction.predictions.sum(0, dtype="float64")
     return {"loss": loss / tokens, "answer_loss": answer / answer_tokens, "exact_accuracy": right / turns}

@@ -13,7 +13,7 @@ def test_twenty_five_labels_each_in_a_group_whose_emoji_is_one_of_its_own():
     assert [emojis.group_label(label) for label in emojis.GROUP_EMOJI.values()] == [*emojis.GROUP_EMOJI.values()]
 
 
-@pytest.mark.parametrize("text", [*LABELS, "👨‍👩‍👧", "🇯🇵", "👍🏽", "❤️", "1️⃣"])
+@pytest.mark.parametrize("text", [*LABELS, "👨‍👩‍👧", "🇯🇵", "👍🏽", "❤️", "1️⃣", "⭐", "🫩", "🫪"])
 def test_one_emoji(text):
     assert is_single_emoji(text) and fully_qualified(text) == text
     assert emojis.emojis_in(f"あ{text}い") == [text]

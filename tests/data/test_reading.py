@@ -1,4 +1,4 @@
-"""What people bring: formats, shapes, columns, encodings; and each file of `cases/` as its owner expects it."""
+"""What people bring: formats, shapes, columns, encodings; files of `cases/` as their owners expect them."""
 
 import gzip
 import io
@@ -12,7 +12,7 @@ from conftest import SYSTEM, conversation, sample
 from pyarrow import parquet
 
 from emojitune.artifacts import UserError
-from emojitune.data.reading import WORDS_SYSTEM_PROMPT, ReadingOptions, read_dataset
+from emojitune.data.reading import WORDS_SYSTEM_PROMPT, read_dataset
 from emojitune.data.validation import drop, validate
 
 CASES = Path(__file__).parent / "cases"
@@ -21,71 +21,40 @@ TABLE = [{"text": row["messages"][1]["content"], "label": row["messages"][2]["co
 
 
 def read(path, **options):
-    return read_dataset(str(path), ReadingOptions(**options))[0]
+    return read_dataset(str(path), **options)[0]
 
 
-def samples_of(path, drop_duplicates=False, **options):
+def samples_of(path, **options):
     samples, problems = validate(read(path, **options), 512, lambda rows: [9] * len(rows))
-    return drop(path.name, samples, problems, drop_duplicates, drop_invalid=False)
+    return drop(path.name, samples, problems, drop_duplicates=False, drop_invalid=False)
 
 
 # ---- cases ---------------------------------------------------------------------------------------------------------
 
-SAME = "😀 😭 🤤"
-VARIANTS = "❤️ ❤️ 👍 👍🏽 👨‍👩‍👧 🇯🇵 1️⃣ 1️⃣ ❤️‍🔥 ❤️‍🔥 ♥️ ☺️ 🫩 🫪 👁️‍🗨️ 👁️‍🗨️"
-
 
 @pytest.mark.parametrize(
-    ("name", "options", "labels", "systems"),
+    ("name", "systems"),
     [
-        ("01-sharegpt.jsonl", {}, SAME, {SYSTEM}),
-        ("02-alpaca.json", {}, SAME, {SYSTEM}),
-        ("03-prompt-completion.jsonl", {}, SAME, {None}),
-        ("05-openai-weight.jsonl", {}, SAME, {SYSTEM, None}),
-        ("09-pretty.jsonl", {}, SAME, {SYSTEM}),
-        ("10-wrapped.json", {}, SAME, {SYSTEM}),
-        ("13-semicolon.csv", {}, SAME, {SYSTEM}),
-        ("15-other-columns.csv", {}, SAME, {SYSTEM}),
-        ("19-cp932.csv", {"encoding": "cp932"}, "? ?", {WORDS_SYSTEM_PROMPT}),
-        ("24-words.csv", {}, "positive negative neutral", {WORDS_SYSTEM_PROMPT}),
-        ("26-alias.csv", {}, SAME, {SYSTEM}),
-        ("28-variants.csv", {}, VARIANTS, {SYSTEM}),
-        ("31-duplicates.csv", {"drop_duplicates": True}, "😀 😴 😀 😭", {SYSTEM}),
-        ("34-empty-system.jsonl", {}, SAME, {None}),
-        ("44-extra-columns.csv", {}, SAME, {"絵文字一つで"}),
-        ("46-ios.csv", {}, "⭐ ⭐ ⚡ ⚡ ☕ ☕ ☔ ☀️ ☀️", {SYSTEM}),
+        ("01-sharegpt.jsonl", {SYSTEM}),
+        ("02-alpaca.json", {SYSTEM}),
+        ("03-prompt-completion.jsonl", {None}),
+        ("05-openai-weight.jsonl", {SYSTEM, None}),
+        ("09-pretty.jsonl", {SYSTEM}),
+        ("26-alias.csv", {SYSTEM}),
+        ("34-empty-system.jsonl", {None}),
+        ("44-extra-columns.csv", {"絵文字一つで"}),
     ],
 )
-def test_a_file_that_somebody_brings_is_read(name, options, labels, systems):
-    samples = samples_of(CASES / name, **options)
-    assert [sample.label for sample in samples] == labels.split()
+def test_a_file_that_somebody_brings_is_read(name, systems):
+    samples = samples_of(CASES / name)
+    assert [sample.labels for sample in samples] == [["😀"], ["😭"], ["🤤"]]
     assert {sample.system for sample in samples} == systems
 
 
-def test_replies_of_weight_zero_are_turns_without_a_label():
-    first = samples_of(CASES / "05-openai-weight.jsonl")[0]
-    assert first.labels == ["😀"] and first.turns == 2
-
-
-@pytest.mark.parametrize(
-    ("name", "words"),
-    [
-        ("16-unquoted-comma.csv", ["sample 2: line 3 has 4 columns"]),
-        ("18-quote-open.tsv", ["line 3", "quotation mark"]),
-        ("19-cp932.csv", ["--encoding cp932"]),
-        ("31-duplicates.csv", ["sample 2: labelled 😴, but 😀 in sample 1", "sample 4: the same as sample 3"]),
-    ],
-)
-def test_a_file_that_somebody_brings_is_refused_with_what_to_do(name, words):
-    with pytest.raises(UserError) as error:
-        samples_of(CASES / name)
-    assert all(word in str(error.value) for word in [name, *words])
-
-
 def test_what_was_taken_as_what_is_said():
-    taken = read_dataset(str(CASES / "44-extra-columns.csv"), ReadingOptions())[1]
+    taken = read_dataset(str(CASES / "44-extra-columns.csv"))[1]
     assert taken == "text as the text, label as the label, system as the system prompt; not used: id"
-    assert "the system prompt is このツイート" in read_dataset(str(CASES / "15-other-columns.csv"), ReadingOptions())[1]
+    assert "the system prompt is このツイート" in read_dataset(str(CASES / "26-alias.csv"))[1]
 
 
 # ---- formats -------------------------------------------------------------------------------------------------------
@@ -117,9 +86,7 @@ CSV = "text,label\n" + "\n".join(f"{row['text']},{row['label']}" for row in TABL
         (gzip.compress(LINES.encode()), "a"),
         (CSV, "a.csv"),
         (CSV.replace(",", "\t"), "a.tsv"),
-        (CSV.replace(",", "\t"), "a.csv"),
         (CSV.replace(",", ";").replace("\n", "\r\n\r\n") + "\r\n;\r\n", "a.csv"),
-        (CSV.encode("utf-16"), "a.csv"),
         (parquet_of(TABLE), "a.parquet"),
         (parquet_of(SHORT), "a.parquet"),
         (gzip.compress(parquet_of(TABLE)), "a.gz"),
@@ -140,13 +107,6 @@ def test_a_broken_line_of_jsonl_is_one_problem_with_its_line(write_data):
     assert [row.what for row in rows if not isinstance(row, dict)] == ["line 2 is not JSON"]
 
 
-def test_one_mistake_in_a_pretty_printed_object_is_one_error(write_data):
-    text = json.dumps({"data": SHORT * 500}, ensure_ascii=False, indent=1)[:-30]
-    with pytest.raises(UserError) as error:
-        read(write_data(text))
-    assert "is not JSON at line" in str(error.value) and len(str(error.value)) < 300
-
-
 def test_a_dataset_of_the_hub(monkeypatch, tmp_path):
     features = datasets.Features({"text": datasets.Value("string"), "label": datasets.ClassLabel(names=["😀", "😭"])})
     rows = [{**row, "label": index} for index, row in enumerate(TABLE)]
@@ -154,8 +114,9 @@ def test_a_dataset_of_the_hub(monkeypatch, tmp_path):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(datasets, "load_dataset", lambda name: {"test": None, "train": train})
     assert read("owner/name.v1") == SHORT
-    with pytest.raises(UserError, match=r"owner/name\.csv is missing"):
-        read("owner/name.csv")
+    for path in ("owner/name.csv", tmp_path / "none.json", tmp_path):
+        with pytest.raises(UserError, match=f"{path} is missing, or a folder"):
+            read(path)
 
     def unreachable(name):
         raise ConnectionError(f"cannot reach {name}\nand more")
@@ -212,10 +173,12 @@ def test_chosen_columns_and_fields(write_data):
         ("", "a.json", ["is empty"]),
         ("[]", "a.json", ["holds no samples"]),
         ("5", "a.json", ["holds no samples"]),
-        ("[" * 100_000, "a.json", ["not JSON"]),
+        (json.dumps({"data": SHORT * 500}, indent=1)[:-30], "a.json", ["is not JSON at line"]),
         ("[" + "1" * 10_000 + "]", "a.json", ["not JSON"]),
         ({"train": SHORT, "test": SHORT}, "a.json", ["columns train, test"]),
         ("今日は最高,😀\n", "a.csv", ["holds no samples"]),
+        ("text,label\n最高,😀\nえっ,😭,その続き,😭\n", "a.csv", ["sample 2: line 3 has 4 columns"]),
+        ('text\tlabel\n最高\t😀\n"マジか\t😭\nねむい\t😴\n', "a.tsv", ["line 3", "quotation mark"]),
         ("ツイート".encode("cp932"), "a.json", ["--encoding cp932"]),
         ("ツイートの本文、その一".encode("euc_jp"), "a.json", ["--encoding euc_jp"]),
         ("ツイート,text".encode("utf-16-le"), "a.csv", ["--encoding utf-16-le"]),
@@ -227,8 +190,8 @@ def test_chosen_columns_and_fields(write_data):
 )
 def test_files_that_cannot_be_read(data, name, words, write_data):
     with pytest.raises(UserError) as error:
-        read(write_data(data, name))
-    assert all(word in str(error.value) for word in [name, *words])
+        samples_of(write_data(data, name))
+    assert all(word in str(error.value) for word in [name, *words]) and len(str(error.value)) < 400
 
 
 def test_the_encoding_that_is_advised_works(write_data):
@@ -237,9 +200,3 @@ def test_the_encoding_that_is_advised_works(write_data):
     for encoding, words in (("utf-8", "UTF-8: try --encoding cp932"), ("no", "no is not"), ("base64", "base64 is not")):
         with pytest.raises(UserError, match=words):
             read(path, encoding=encoding)
-
-
-def test_missing_file_and_folder(tmp_path):
-    for path in (tmp_path / "none.json", tmp_path):
-        with pytest.raises(UserError, match="--data"):
-            read(path)

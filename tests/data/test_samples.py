@@ -9,7 +9,6 @@ from emojitune.artifacts import UserError
 from emojitune.data.samples import (
     balance,
     count_labels,
-    filter_by_labels,
     filter_by_turns,
     load_samples,
     map_to_groups,
@@ -27,31 +26,25 @@ def counts(samples):
     return Counter(sample.label for sample in samples)
 
 
-def test_a_reply_of_weight_zero_is_no_label():
-    row = conversation([("おはよう", "😡"), ("最高だった", "😀"), ("ねる", "はい")])
-    row["messages"][2]["weight"] = row["messages"][6]["weight"] = 0
-    [found] = load_samples([row])
-    assert (found.labels, found.label, found.turns) == (["😀"], "😀", 3)
-    assert map_to_groups([found])[0].messages[2] == {"role": "assistant", "content": "😡", "weight": 0}
-
-
 def test_a_sample_is_written_as_it_was_read():
     row = {**sample("うれしい日", "😀"), "form": "reply", "small": True}
     [found] = load_samples([{**row, "id": "7", "score": 3, "text": "x"}])
     assert found.fields == {"form": "reply"} and found.starter and found.as_json() == row
 
 
-def test_labels_and_turns(samples):
-    assert set(counts(filter_by_labels(samples, ["😀", "😭"]))) == {"😀", "😭"}
+def test_turns_and_the_order_of_labels(samples):
     assert {s.turns for s in filter_by_turns(samples, "multi")} == {2, 3}
     assert {s.turns for s in filter_by_turns(samples, "single")} == {1}
     assert filter_by_turns(samples, "all") == samples
     assert list(count_labels(["b", "😭", "a", "😀", "a"]).items()) == [("😀", 1), ("😭", 1), ("a", 2), ("b", 1)]
 
 
-def test_groups_map_every_turn():
-    [found] = map_to_groups(load_samples([conversation([("夜中の物音", "🤯"), ("もう寝ます", "😴")])]))
-    assert found.labels == ["😨", "😩"]
+def test_groups_map_every_label_and_a_reply_of_weight_zero_is_none():
+    row = conversation([("夜中の物音", "🤯"), ("もう寝ます", "😴"), ("おはよう", "😡")])
+    row["messages"][6]["weight"] = 0
+    [found] = map_to_groups(load_samples([row]))
+    assert (found.labels, found.label, found.turns) == (["😨", "😩"], "😩", 3)
+    assert found.messages[6] == {"role": "assistant", "content": "😡", "weight": 0}
     with pytest.raises(UserError, match="🐱"):
         map_to_groups(load_samples([sample("ねこ", "🐱")]))
 

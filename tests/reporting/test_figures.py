@@ -43,12 +43,9 @@ def test_word_labels_are_written_and_emojis_are_pasted(tmp_path):
     assert Image.open(tmp_path / "labels.png").size[0] > 300
 
 
-@pytest.mark.parametrize("words", [False, True], ids=["emojis", "words"])
-def test_a_comparison_leaves_out_what_words_do_not_have(words):
-    shown = texts(figures.comparison_figure(results(words=words)))
-    assert ("format\nrate" in shown) != words and "n-gram model, exact: 52" in shown
-
-
-def test_slices_name_their_counts():
+def test_a_comparison_leaves_out_what_words_do_not_have_and_slices_name_their_counts():
+    for words in (False, True):
+        shown = texts(figures.comparison_figure(results(words=words)))
+        assert ("format\nrate" in shown) != words and "n-gram model, exact: 52" in shown
     tuned = results()["finetuned"]
     assert "質問 (50)" in texts(figures.slices_figure(tuned.slices, tuned.scores.exact_accuracy))

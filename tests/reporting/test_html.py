@@ -24,15 +24,14 @@ HOSTILE = (
 )
 
 
-def render(labels=LABELS, words=False, models=("base", "finetuned")):
+def render(labels=LABELS, words=False):
     """A page whose base model answered 100 of the prompts, at length."""
     output, curve = OutputDirectory(Path("my outputs")), load_curve(history([2.9, 2.1, 1.5, 0.9], [2.6, 1.9, 2.1, 2.3]))
     texts = (*HOSTILE, "😭 朝から虹が見えた")
     base = predictions(labels, texts, reply="あ" * 60)[:100]
     found = {"base": base, "finetuned": predictions(labels, texts)}
-    evaluations = {model: evaluation for model, evaluation in results(labels, words).items() if model in models}
     diagnosis = diagnose(curve, 622, len(labels), output)
-    return render_report(evaluations, found, list(labels), RUN, curve, diagnosis, output)
+    return render_report(results(labels, words), found, list(labels), RUN, curve, diagnosis, output)
 
 
 @pytest.fixture(scope="module")
@@ -68,11 +67,10 @@ def test_base_replies_are_cut_and_their_number_is_said(page):
     assert "the base model 250 of 240" in text_of(page)
 
 
-@pytest.mark.parametrize("models", [("base", "finetuned"), ("finetuned",)], ids=len)
-def test_word_labels_leave_out_what_is_about_emojis(models):
-    text = text_of(render(["positive", "怒り", "spam"], True, models))
+def test_word_labels_leave_out_what_is_about_emojis():
+    text = text_of(render(["positive", "怒り", "spam"], True))
     assert not re.search("emotion group|format rate|never in the training data|OpenMoji", text)
-    assert "Which labels are taken for which" in text and ("base model 250" in text) == ("base" in models)
+    assert "Which labels are taken for which" in text
 
 
 @pytest.mark.slow

@@ -20,6 +20,7 @@ def output(tmp_path, tiny_model):
     shutil.copytree(tiny_model, found.model)
     found.train.parent.mkdir()
     found.train.write_text("{}\n{}\n")
+    found.validation.write_text("{}\n")
     return found
 
 

@@ -32,12 +32,11 @@ def test_a_turn_of_weight_zero_carries_no_loss(tiny_tokenizer):
     assert [s.label for s in later_turns_as_single_turns(load_samples([row]))] == ["🤩"]
 
 
-@pytest.mark.parametrize("split", ["training", "validation"])
-def test_a_sample_above_max_length_is_refused_and_not_dropped(split, tiny_tokenizer):
+def test_a_sample_above_max_length_is_refused_and_not_dropped(tiny_tokenizer):
     """TRL used to cut it, and to drop it in silence when its reply was cut off."""
     rows = load_samples([sample("短い", "😀"), sample("長い" * 100, "😀")])
-    with pytest.raises(UserError, match=rf"sample 2 of the {split} split has \d+ tokens, above --max-length 128"):
-        tokenize(rows, tiny_tokenizer, 128, split)
+    with pytest.raises(UserError, match=r"sample 2 of the validation split has \d+ tokens, above --max-length 128"):
+        tokenize(rows, tiny_tokenizer, 128, "validation")
 
 
 @pytest.mark.parametrize(
@@ -48,9 +47,7 @@ def test_a_sample_above_max_length_is_refused_and_not_dropped(split, tiny_tokeni
         (r"^", "{{ bos_token }}", "two <bos>"),
     ],
 )
-def test_a_template_that_would_train_the_wrong_tokens_is_refused(
-    pattern, replacement, words, tiny_tokenizer, monkeypatch
-):
+def test_a_template_that_trains_the_wrong_tokens_is_refused(pattern, replacement, words, tiny_tokenizer, monkeypatch):
     template = re.sub(pattern, replacement, tiny_tokenizer.chat_template)
     monkeypatch.setattr(tiny_tokenizer, "chat_template", template)
     with pytest.raises(UserError, match=words):

@@ -115,11 +115,11 @@ def test_a_batch_holds_each_common_prefix_once_and_ends_where_the_last_label_is_
         "input_ids": torch.tensor([[2, 5, 6, 7, 1, 9], [2, 5, 8, 1, 0, 0]]),
         "labels": torch.tensor([[-100, -100, -100, 7, 1, -100], [-100, -100, -100, 1, -100, -100]]),
     }
-    tree = to_supervised_batch(model, batch)
-    assert tree.inputs["input_ids"].tolist() == [[2, 5, 6, 7, 8]]
-    assert tree.inputs["position_ids"].tolist() == [[0, 1, 2, 3, 2]]
-    assert tree.inputs["attention_mask"]["full_attention"][0, 0].int().tolist()[4] == [1, 1, 0, 0, 1]
-    assert [x.tolist() for x in (tree.position, tree.target, tree.example_index)] == [[2, 3, 4], [7, 1, 1], [0, 0, 1]]
+    inputs, *supervised = to_supervised_batch(model, batch)
+    assert inputs["input_ids"].tolist() == [[2, 5, 6, 7, 8]]
+    assert inputs["position_ids"].tolist() == [[0, 1, 2, 3, 2]]
+    assert inputs["attention_mask"]["full_attention"][0, 0].int().tolist()[4] == [1, 1, 0, 0, 1]
+    assert [x.tolist() for x in supervised] == [[2, 3, 4], [7, 1, 1], [0, 0, 1]]
 
 
 def test_the_point_before_training_takes_a_hundred_samples_at_most(tiny_model, tiny_tokenizer, tmp_path):
