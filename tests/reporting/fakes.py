@@ -67,7 +67,11 @@ def evaluation(model, right, labels, words):
         samples=240,
         replies=250,
         scores=metrics.Scores(*free, *restricted),
-        slices=[metrics.SliceScore("form", name, form, form, none and form) for name, form in by_form.items()],
+        slices=[
+            metrics.SliceScore(field, name, form, form, none and form)
+            for field in ("form", "気分😀")
+            for name, form in by_form.items()
+        ],
         conversations={"own": turns[:2], "strung": turns},
         system_prompts=[metrics.PromptScore(name, system, rate, none, rate) for name, system in prompts.items()],
         baselines=metrics.Baselines(1 / len(labels), rate_of_count(13, 250), rate_of_count(130, 250)),

@@ -47,6 +47,7 @@ def test_it_runs_nothing_loads_nothing_and_shows_hostile_text_as_text(page):
     assert not re.search(r"<(script|link|iframe|h1>お)|@import|\x1b", page)
     urls = re.findall(r"<img[^>]* src=\"([^\"]*)", page) + re.findall(r"url\(([^)]*)", page)
     assert all(url.startswith("data:image/png") for url in urls)
+    assert 'alt="Bars: exact accuracy by 気分😀"' in page
     assert all(text in text_of(page) for text in HOSTILE[:2]) and page.encode("utf-8")
 
 
