@@ -146,13 +146,9 @@ def cost(results: dict[str, Any], language: str) -> str:
 def speed_table(results: dict[str, Any], language: str) -> str:
     """Our training step beside its peers'."""
     speed, words = results["speed"], WORDS[language]
-    peers = sorted(speed["peers"].items(), key=lambda item: item[1]["times_ours"][0])
-    rows = [
-        ("", *(name for name, _ in peers)),
-        ("---",) * (len(peers) + 1),
-        (words["speed"], *("{:.2f} ({:.2f}–{:.2f})".format(*peer["times_ours"]) for _, peer in peers[1:])),
-    ]
-    rows[2] = (rows[2][0], "1", *rows[2][1:])
+    _, *peers = sorted(speed["peers"].items(), key=lambda item: item[1]["times_ours"][0])  # the first is ours
+    rows = [("", words["speed"]), ("---", "---")]
+    rows += [(name, "{:.2f} ({:.2f}–{:.2f})".format(*peer["times_ours"])) for name, peer in peers]
     note = words["share"].format(
         share=speed["share_of_gflops"],
         seconds=speed["peers"]["ours"]["seconds"],
