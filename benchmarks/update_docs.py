@@ -20,6 +20,7 @@ sys.path.insert(0, str(Path(__file__).parent.parent))
 
 from emojitune.artifacts import OutputDirectory, read_json, write_json, write_text
 from emojitune.cli import output_directory
+from emojitune.model.base_model import EMBEDDED, find_base_model
 from emojitune.stats import Rate
 from run_pipeline import TWEETS
 
@@ -39,7 +40,8 @@ WORDS = {
         "share": "{steps} steps of 8 samples; ours takes {seconds:.1f} s, {share:.0%} of the {gflops:.0f} GFLOP/s of "
         "matrix products here. {date}, {machine}, {versions} unless named.",
         "cost": "On 2 cores of an {machine}, the first takes {quick:.1f} minutes, the second {whole:.0f} and {memory} "
-        "GB of memory.",
+        "GB of memory. On Linux, where PyTorch brings CUDA, its packages and the model fill {disk} GB of disk; on "
+        "macOS and Windows it is much less.",
         "note": "{replies:,} validation replies ({base} for the base model), 95 % intervals in brackets; chance is "
         "{chance}. The n-gram model sees only which short runs of characters a text contains.",
     },
@@ -54,7 +56,9 @@ WORDS = {
         "speed": "1 ステップの時間(ours との比)",
         "share": "8 サンプルのステップ {steps} 回。ours は {seconds:.1f} 秒で、行列積の速さ {gflops:.0f} GFLOP/s の "
         "{share:.0%}。{date}、{machine}、{versions}(名前にあるものを除く)。",
-        "cost": "2 コアの {machine} で、前者は {quick:.1f} 分、後者は {whole:.0f} 分とメモリ {memory} GB が要ります。",
+        "cost": "2 コアの {machine} で、前者は {quick:.1f} 分、後者は {whole:.0f} 分とメモリ {memory} GB が要ります。"
+        "Linux では PyTorch に CUDA が付いてくるため、パッケージとモデルで {disk} GB のディスクを使います。"
+        "macOS と Windows ではずっと少なく済みます。",
         "note": "検証データの返答 {replies:,} 件(元のモデルは {base} 件)。括弧内は 95 % 区間。"
         "当てずっぽうなら {chance}。n-gram モデルは、文に含まれる短い文字の並びしか見ません。",
     },
@@ -74,6 +78,7 @@ def collect(output: OutputDirectory, quick: OutputDirectory) -> dict[str, Any]:
         "settings": run["settings"],
         "training_minutes": round(run["seconds"] / 60, 1),
         "peak_memory_gb": round(run["peak_memory_bytes"] / 1e9, 1),
+        "disk_gb": round((size_of(Path(sys.prefix)) + size_of(find_base_model(EMBEDDED).folder)) / 1e9, 1),
         "epochs": run["epochs"],
         "pipeline": read_json(output.root / "pipeline.json", "run_pipeline.py", output),
         "quick": read_json(quick.root / "pipeline.json", "run_pipeline.py", quick)
@@ -86,6 +91,11 @@ def collect(output: OutputDirectory, quick: OutputDirectory) -> dict[str, Any]:
         "speed": json.loads(SPEED.read_text(encoding="utf-8")),
         **evaluation,
     }
+
+
+def size_of(folder: Path) -> int:
+    """The bytes of all files in a folder."""
+    return sum(path.stat().st_size for path in folder.rglob("*") if path.is_file() and not path.is_symlink())
 
 
 def ask(output: OutputDirectory, system: str) -> list[dict[str, str]]:
@@ -140,6 +150,7 @@ def cost(results: dict[str, Any], language: str) -> str:
         whole=results["pipeline"]["total_minutes"],
         memory=results["peak_memory_gb"],
         machine=results["machine"],
+        disk=results["disk_gb"],
     )
 
 
@@ -164,7 +175,8 @@ def details(results: dict[str, Any]) -> str:
     versions = ", ".join(f"{name} {number}" for name, number in results["versions"].items())
     lines = [
         f"{results['date']}, 2 cores of an {results['machine']}, {versions}. Training took "
-        f"{results['training_minutes']} minutes and {results['peak_memory_gb']} GB of memory at the peak. "
+        f"{results['training_minutes']} minutes and {results['peak_memory_gb']} GB of memory at the peak; the "
+        f"packages and the model fill {results['disk_gb']} GB of disk. "
         f"Log-loss {tuned['scores']['log_loss']:.3f}, expected calibration error "
         f"{tuned['scores']['calibration_error']:.3f}, macro-F1 {tuned['scores']['macro_f1']:.3f}.",
         "",
