@@ -111,7 +111,10 @@ def _interrupt_later(unraisable: Any) -> None:
     if not isinstance(error := unraisable.exc_value, KeyboardInterrupt):
         return sys.__unraisablehook__(unraisable)
     number = signal.SIGTERM if error.args == ("SIGTERM",) else signal.SIGINT
-    threading.Timer(0.01, signal.raise_signal, [number]).start()
+    send, arguments = signal.raise_signal, [number]
+    if hasattr(signal, "pthread_kill"):  # not on Windows; it wakes the main thread, which may be waiting
+        send, arguments = signal.pthread_kill, [threading.main_thread().ident, number]
+    threading.Timer(0.01, send, arguments).start()
 
 
 def _user_message_for(error: Exception) -> str | None:
