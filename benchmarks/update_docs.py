@@ -40,7 +40,7 @@ WORDS = {
         "share": "{steps} steps of 8 samples; ours takes {seconds:.1f} s, {share:.0%} of the {gflops:.0f} GFLOP/s of "
         "matrix products here. {date}, {machine}, {versions} unless named.",
         "cost": "On 2 cores of an {machine}, the first takes {quick:.1f} minutes, the second {whole:.0f} and {memory} "
-        "GB of memory. On Linux, where PyTorch brings CUDA, its packages and the model fill {disk} GB of disk; on "
+        "GB of memory. On Linux, where PyTorch brings CUDA, the packages and the model fill {disk} GB of disk; on "
         "macOS and Windows it is much less.",
         "note": "{replies:,} validation replies ({base} for the base model), 95 % intervals in brackets; chance is "
         "{chance}. The n-gram model sees only which short runs of characters a text contains.",
