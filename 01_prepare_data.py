@@ -64,7 +64,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     choice.add_argument(
         "--turns", choices=("single", "multi", "all"), default="all", help="per conversation: 1, more, all"
     )
-    choice.add_argument("--per-label", type=bounded(int, 1, 10**9), metavar="N", help="N of each; 10: the small set")
+    choice.add_argument("--per-label", type=bounded(int, 1, 10**9), metavar="N", help="at most N of each; 10 takes the fixed small set")
     choice.add_argument("--weights", type=label_weights, metavar="😀=3,😴=0.5", help="so many times as many of a label")
     which = choice.add_mutually_exclusive_group()
     which.add_argument("--labels", type=label_list, metavar="😀,😭", help="only these; fewer are easier to learn")

@@ -90,7 +90,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=bounded(int, 1, 4096),
         default=1,
         metavar="BATCHES",
-        help="accumulate gradients over this many batches per optimizer step (default: 1; more need less memory)",
+        help="accumulate gradients over this many batches per optimizer step (default: 1; with a smaller --batch-size it saves memory)",
     )
     how.add_argument(
         "--gradient-checkpointing",

@@ -64,7 +64,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--max-new-tokens",
         type=bounded(int, 1, 1024),
         default=20,
-        help="the longest reply (default: 20; a label and its end are 2, and the base model never ends)",
+        help="the longest reply (default: 20; a label and its end are 2 or 3, and the base model never ends)",
     )
     how.add_argument("--json", action="store_true", help="one JSON object per reply, for pipes (default: plain text)")
     args = parser.parse_args(argv)

@@ -37,7 +37,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"{SMALL_SET} samples per label and a short evaluation: a few minutes, not most of an hour (default: no)",
     )
     parser.add_argument(
-        "--epochs", type=bounded(int, 1, 1000), help="for 03: passes over the training split (default: its own)"
+        "--epochs", type=bounded(int, 1, 1000), help="for 03: passes over the training split (default: its own; 3 with --quick)"
     )
     parser.add_argument(
         "--model", type=model_name, help="for 03 and 05: embedded, a hub id or a folder (default: embedded)"
@@ -46,7 +46,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--max-samples",
         type=bounded(int, 1, 10**9),
         metavar="N",
-        help="for 01: N samples, evenly over the labels (default: all)",
+        help="for 01: N samples, evenly over the labels; 05 then runs with --quick (default: all)",
     )
     add_device(parser)
     return parser.parse_args(argv)

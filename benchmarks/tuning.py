@@ -39,14 +39,14 @@ from emojitune.training.trainer import SharedPrefixSFTTrainer
 
 DEFAULTS = {
     "learning_rate": 5e-4,
-    "epochs": 2,
+    "epochs": 1,
     "batch_size": 8,
     "r": 16,
     "lora_alpha": 32,
     "lora_dropout": 0.0,
     "neftune_noise_alpha": 0.0,
     "weight_decay": 0.0,
-    "later_turns": 1,
+    "later_turns": 0,
     "seed": 42,
 }
 

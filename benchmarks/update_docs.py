@@ -39,9 +39,9 @@ WORDS = {
         "speed": "time of a step, times ours",
         "share": "{steps} steps of 8 samples; ours takes {seconds:.1f} s, {share:.0%} of the {gflops:.0f} GFLOP/s of "
         "matrix products here. {date}, {machine}, {versions} unless named.",
-        "cost": "On 2 cores of an {machine}, the first takes {quick:.1f} minutes, the second {whole:.0f} and {memory} "
-        "GB of memory. On Linux, where PyTorch brings CUDA, the packages and the model fill {disk} GB of disk; on "
-        "macOS and Windows it is much less.",
+        "cost": "Once all is installed and unpacked, `--quick` takes {quick:.1f} minutes on 2 cores of an {machine}, the "
+        "full run {whole:.0f} and {memory} GB of memory. On Linux, where PyTorch brings CUDA, the packages and the "
+        "model fill {disk} GB of disk; on macOS and Windows it is much less. Each output folder takes 1.1 GB more.",
         "note": "{replies:,} validation replies ({base} for the base model), 95 % intervals in brackets; chance is "
         "{chance}. The n-gram model sees only which short runs of characters a text contains.",
     },
@@ -53,12 +53,13 @@ WORDS = {
         "format": "絵文字 1 つだけで答える",
         "posts": "別の書き手の投稿での完全一致(平易な {posts} 件、日記風の {diary} 件)",
         "replies": ("ツイート", "元のモデル", "学習後"),
-        "speed": "1 ステップの時間(ours との比)",
-        "share": "8 サンプルのステップ {steps} 回。ours は {seconds:.1f} 秒で、行列積の速さ {gflops:.0f} GFLOP/s の "
-        "{share:.0%}。{date}、{machine}、{versions}(名前にあるものを除く)。",
-        "cost": "2 コアの {machine} で、前者は {quick:.1f} 分、後者は {whole:.0f} 分とメモリ {memory} GB が要ります。"
+        "speed": "1 ステップの時間(emojitune を 1 とする)",
+        "share": "8 サンプルのステップを {steps} 回計測。emojitune は 1 ステップ {seconds:.1f} 秒で、このマシンの行列積の速さ "
+        "{gflops:.0f} GFLOP/s の {share:.0%} に当たります。{date}、{machine}、{versions}(表に別の版の記載がある行を除く)。",
+        "cost": "2 コアの {machine} で、`--quick` は {quick:.1f} 分、全体の実行は {whole:.0f} 分かかり、"
+        "メモリは {memory} GB 使います(インストールと、初回だけのモデルの展開を除く)。"
         "Linux では PyTorch に CUDA が付いてくるため、パッケージとモデルで {disk} GB のディスクを使います。"
-        "macOS と Windows ではずっと少なく済みます。",
+        "macOS と Windows ではずっと少なく済みます。出力フォルダはそれぞれ、さらに 1.1 GB 使います。",
         "note": "検証データの返答 {replies:,} 件(元のモデルは {base} 件)。括弧内は 95 % 区間。"
         "当てずっぽうなら {chance}。n-gram モデルは、文に含まれる短い文字の並びしか見ません。",
     },
