@@ -64,7 +64,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     choice.add_argument(
         "--turns", choices=("single", "multi", "all"), default="all", help="per conversation: 1, more, all"
     )
-    choice.add_argument("--per-label", type=bounded(int, 1, 10**9), metavar="N", help="at most N of each; 10 takes the fixed small set")
+    choice.add_argument(
+        "--per-label", type=bounded(int, 1, 10**9), metavar="N", help="at most N of each; 10 takes the fixed small set"
+    )
     choice.add_argument("--weights", type=label_weights, metavar="😀=3,😴=0.5", help="so many times as many of a label")
     which = choice.add_mutually_exclusive_group()
     which.add_argument("--labels", type=label_list, metavar="😀,😭", help="only these; fewer are easier to learn")
@@ -132,9 +134,11 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # ---- report ----------------------------------------------------------------------------------------------------
     report = summarize_dataset(chosen, token_lengths([list(sample.messages) for sample in chosen]))
-    pairs = list(islice(near_duplicate_samples(chosen), KEPT_PAIRS))
+    all_pairs = near_duplicate_samples(chosen)
+    pairs = list(islice(all_pairs, KEPT_PAIRS))
+    pair_count = len(pairs) + sum(1 for _ in all_pairs)
     print(format_report(report))
-    print(format_near_duplicates(pairs, chosen))
+    print(format_near_duplicates(pairs, pair_count, chosen))
 
     # ---- write -----------------------------------------------------------------------------------------------------
     with lock_output_dir(output, SCRIPT):
@@ -152,6 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             "read": len(rows),
             **asdict(report),
             "findings": dataset_findings(report),
+            "near_duplicate_pairs": pair_count,
             "near_duplicates": [
                 {**asdict(pair), "first": chosen[pair.first].number, "second": chosen[pair.second].number}
                 for pair in pairs
@@ -176,7 +181,7 @@ def select_samples(samples: list, args: argparse.Namespace) -> list:
 
     chosen = filter_by_turns(samples, args.turns)
     chosen = map_to_groups(chosen) if args.groups else chosen
-    present = {sample.label for sample in chosen}
+    present = {label for sample in chosen for label in sample.labels}
     missing = [label for label in [*(args.labels or []), *(args.weights or {})] if label not in present]
     if missing:
         raise UserError(f"no sample of {args.data} has the label {', '.join(missing)}; leave it out of the flags")

@@ -15,6 +15,7 @@ from typing import Any
 
 from emojitune.artifacts import (
     OutputDirectory,
+    UserError,
     hash_files,
     load_verified_manifest,
     lock_output_dir,
@@ -51,8 +52,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--validation-data",
         type=existing_file,
         metavar="FILE",
-        help="measure with the samples of this file instead, and learn from the whole dataset; it is read, checked and "
-        "chosen from with the flags of step 1",
+        help="measure with the samples of this file instead, and learn from the whole dataset; it is read and checked "
+        "with the flags of step 1, and --turns, --labels and --groups choose from it",
     )
     return parser.parse_args(argv)
 
@@ -113,14 +114,15 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{train_counts.get(label, 0):8,}   {validation_counts.get(label, 0):10,}   {label}")
     print(f"{len(train):8,}   {len(validation):10,}   all")
     if not validation:
-        print("No label has two samples, so nothing could be held out; add samples before training")
+        print("No label has two samples that differ, so nothing could be held out; add samples, and repeat step 1")
     if across:
         numbers = ", ".join(str(validation[index].number) for index in across[:20])
         print(f"Validation samples with near duplicates in the training split: {len(across)} (the first: {numbers})")
     if unseen := validation_counts.keys() - train_counts.keys():
         print(f"Labels that the training split lacks, so that no model can learn them: {', '.join(sorted(unseen))}")
     print(f"Wrote {output.train}, {output.validation.name} and {output.split.name}")
-    print(f"Next: {rerun_command('03_train_model.py', output)}")
+    if validation:
+        print(f"Next: {rerun_command('03_train_model.py', output)}")
     return 0
 
 
@@ -136,14 +138,20 @@ def read_validation_data(source: str, flags: dict[str, Any]) -> list:
     from emojitune.model.loading import token_lengths
 
     options = {name: flags[name] for name in ("encoding", "text_column", "label_column", "system_column")}
-    rows, taken = read_dataset(source, **options)
-    print(f"Read {source}: {len(rows):,} samples; taken: {taken}")
-    samples, problems = validate(rows, flags["max_length"], token_lengths)
-    samples = drop(source, samples, problems, flags["drop_duplicates"], flags["drop_invalid"])
+    try:
+        rows, taken = read_dataset(source, **options)
+        print(f"Read {source}: {len(rows):,} samples; taken: {taken}")
+        samples, problems = validate(rows, flags["max_length"], token_lengths)
+        samples = drop(source, samples, problems, flags["drop_duplicates"], flags["drop_invalid"])
+    except UserError as error:
+        raise UserError(f"{error}\n(it is read with the flags that step 1 had, so change the file)") from None
     print(format_problems(problems), end="\n" if problems else "")
     samples = filter_by_turns(samples, flags["turns"])
     samples = map_to_groups(samples) if flags["groups"] else samples
-    return filter_by_labels(samples, flags["labels"]) if flags["labels"] else samples
+    samples = filter_by_labels(samples, flags["labels"]) if flags["labels"] else samples
+    if not samples:
+        raise UserError(f"the flags of step 1 (--turns, --labels) leave no sample of {source}; name another file")
+    return samples
 
 
 if __name__ == "__main__":

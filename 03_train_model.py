@@ -8,10 +8,12 @@ says how well it does on samples that it has not seen; the best epoch's weights 
 """
 
 import argparse
+import os
 import shutil
 import sys
 import time
 from collections.abc import Sequence
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 from emojitune.artifacts import (
@@ -90,7 +92,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=bounded(int, 1, 4096),
         default=1,
         metavar="BATCHES",
-        help="accumulate gradients over this many batches per optimizer step (default: 1; with a smaller --batch-size it saves memory)",
+        help="gradients of so many batches are added up for an optimizer step (default: 1; with a smaller --batch-size "
+        "it saves memory)",
     )
     how.add_argument(
         "--gradient-checkpointing",
@@ -110,33 +113,27 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         metavar="EPOCHS",
         help="stop after so many epochs that were no better (default: never, so that the curve shows overfitting)",
     )
-    how.add_argument(
-        "--seed",
-        type=bounded(int, 0, 2**32 - 1),
-        default=42,
-        help="decides the order of the samples and LoRA's start (default: 42)",
-    )
+    seed = "decides the order of the samples and LoRA's start (default: 42)"
+    how.add_argument("--seed", type=bounded(int, 0, 2**32 - 1), default=42, help=seed)
 
     run = parser.add_argument_group("this run")
     run.add_argument("--resume", action="store_true", help="continue an interrupted run from its last checkpoint")
     run.add_argument("--dry-run", action="store_true", help="time a few steps, estimate time, memory and disk, stop")
     run.add_argument("--keep-checkpoints", action="store_true", help="keep the last two (default: removed at the end)")
-    run.add_argument(
-        "--report-to",
-        choices=("none", "tensorboard", "trackio", "wandb"),
-        default="none",
-        help="log to a tracker as well, which you install (default: none)",
-    )
+    trackers, log = ("none", "tensorboard", "trackio", "wandb"), "log to a tracker as well (default: none)"
+    run.add_argument("--report-to", choices=trackers, default="none", help=log)
     add_device(run)
     args = parser.parse_args(argv)
     if args.resume:
-        settings = [name for name in vars(args) if name not in RUN_ONLY or name == "dry_run"]
-        given = [name for name in settings if getattr(args, name) != parser.get_default(name)]
+        found = vars(parser.parse_args(argv, argparse.Namespace(**dict.fromkeys(vars(args)))))  # without defaults
+        given = [name for name in found if found[name] is not None and (name not in RUN_ONLY or name == "dry_run")]
         if given:
             flag = given[0].replace("_", "-")
             parser.error(f"--{flag} cannot go with --resume, which continues with the settings of the interrupted run")
     if args.train_embeddings and args.method != "full":
         parser.error("--train-embeddings needs --method full; LoRA leaves the embeddings as they are")
+    if args.report_to != "none" and not find_spec(args.report_to):
+        parser.error(f"--report-to {args.report_to} needs its package; install it: uv pip install {args.report_to}")
     args.learning_rate = args.learning_rate or LEARNING_RATES[args.method]
     return args
 
@@ -190,7 +187,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             lr_scheduler_type="cosine",  # large steps first, ever smaller ones to settle
             warmup_steps=0.05,  # share of all steps; Adam's averages mean nothing before
             per_device_train_batch_size=args.batch_size,
-            per_device_eval_batch_size=32,  # without gradients four times as many fit
+            per_device_eval_batch_size=min(32, 4 * args.batch_size),  # without gradients four times as many fit
             gradient_accumulation_steps=args.gradient_accumulation,
             activation_checkpointing=args.gradient_checkpointing,
             max_length=None,  # checked above; TRL would cut long samples, and drop some silently
@@ -257,6 +254,7 @@ def start_run(
     if trainer.is_world_process_zero():
         settings = {name: value for name, value in vars(args).items() if name not in RUN_ONLY}
         checkpoints.prepare_run_folder(args.output_dir, checkpoint, settings, inputs)
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(args.output_dir.training / "tensorboard"))
     release_memory()
     stop = add_callbacks(trainer, args.output_dir.loss_history, args.early_stopping_patience)
     return str(checkpoint) if checkpoint else None, stop

@@ -67,7 +67,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from emojitune.reporting.figures import loss_figure, runs_figure, save
 
     # ---- read: loss histories ----------------------------------------------------------------------------------------
-    runs = [read_run(output) for output in dict.fromkeys(args.runs or [args.output_dir])]
+    runs = [read_run(output) for output in {run.root: run for run in args.runs or [args.output_dir]}.values()]
     run, output, several = runs[0], runs[0].output, len(runs) > 1
 
     # ---- diagnose and draw -------------------------------------------------------------------------------------------
@@ -76,7 +76,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         figure = runs_figure({str(run.output.root): run.curve for run in runs})
     else:
         picture = output.loss_plot
-        diagnosis = diagnose(run.curve, run.settings["validation samples"], run.settings["labels"], output)
+        counts = run.settings["validation samples"], run.settings["labels"]
+        diagnosis = diagnose(run.curve, *counts, run.settings["learning_rate"], output)
         figure = loss_figure(run.curve, diagnosis.title, run.record.get("best_epoch"))
 
     # ---- write -------------------------------------------------------------------------------------------------------
@@ -100,9 +101,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"\n{diagnosis.title}", *diagnosis.findings, sep="\n  ")
         print(*(f"→ {advice}" for advice in diagnosis.advice), sep="\n")
     print(f"\nWrote {picture}")
-    if not run.record:
+    if not (several or run.record or run.curve.diverged):
         print(f"The run has not finished; this is its curve so far. Look again with: {rerun_command(SCRIPT, output)}")
-    elif not several:
+    elif run.record and not several:
         print(f"Next: {rerun_command('05_test_base.py', output)}")
     if args.show and not webbrowser.open(picture.resolve().as_uri()):
         raise UserError(f"nothing can open a picture here; look at {picture}")

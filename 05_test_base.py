@@ -25,7 +25,7 @@ from emojitune.artifacts import (
     write_text,
 )
 from emojitune.cli import add_device, add_output_dir, bounded, model_name, run_main
-from emojitune.data.samples import Sample, count_labels, load_samples, sanitize, subsample
+from emojitune.data.samples import Sample, count_labels, draw, load_samples, sanitize
 
 if TYPE_CHECKING:
     from emojitune.evaluation.metrics import Evaluation, PromptScore, TurnScore
@@ -36,7 +36,7 @@ SCRIPT = "05_test_base.py"
 
 # The base model says the same in 100 replies as in 800, and never ends its turn: each takes twelve passes.
 BASE_SAMPLES = 100
-CONVERSATIONS = {"base": 10, "finetuned": 40}
+CONVERSATIONS = {"base": 10, "fine-tuned": 40}
 SHOWN_REPLIES = 12
 
 # What an earlier evaluation may have left, and this one does not write without a fine-tuned model, or with --quick.
@@ -59,7 +59,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--samples",
         type=bounded(int, 1, 10**9),
         metavar="N",
-        help="only N validation samples, evenly over the labels (default: all; fewer are faster and say less)",
+        help="only N validation samples, drawn at random (default: all; fewer are faster and say less)",
     )
     parser.add_argument("--quick", action="store_true", help="leave out running conversations and other system prompts")
     add_device(parser)
@@ -85,7 +85,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         run = load_verified_manifest("03_train_model.py", output) if output.run.exists() else None
         train = load_samples(read_jsonl(output.train, "02_split_data.py", output))
         validation = load_samples(read_jsonl(output.validation, "02_split_data.py", output))
-        validation = subsample(validation, args.samples) if args.samples else validation
+        validation = draw(validation, args.samples) if args.samples else validation
         labels = list(count_labels(label for sample in train for label in sample.labels))
         examples = build_examples(validation, labels)
         if not examples:
@@ -94,9 +94,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         if len(examples) < turns:
             print(f"Left out: turns whose label no training sample has, {turns - len(examples)} of {turns}")
         system = run["system_prompt"] if run else Counter(sample.system for sample in train).most_common(1)[0][0]
-        few = {sample.number for sample in subsample(validation, BASE_SAMPLES)}
+        few = {sample.number for sample in draw(validation, BASE_SAMPLES)}
         examples_of = {"base": [example for example in examples if example.sample in few], "finetuned": examples}
-        baselines = measure_baselines(train, examples, labels)
+        baselines, ngram = measure_baselines(train, examples, labels)
 
         # ---- evaluate: one model after the other, since two at once would take twice the memory ----------------------
         results, predictions = {}, {}
@@ -113,7 +113,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 predictions[name] = predict(model, asked, labels, bar.update)
             pairs = [(e, p) for e, p in zip(asked, predictions[name], strict=True) if e.sample in few]
             if name == "finetuned":
-                against_base = compare(predictions["base"], [prediction for _, prediction in pairs])
+                against_base = compare([p.reply for p in predictions["base"]], [p for _, p in pairs])
             results[name] = Evaluation(
                 model=model.name,
                 weights=model.weights,
@@ -121,10 +121,11 @@ def main(argv: Sequence[str] | None = None) -> int:
                 replies=len(asked),
                 scores=score(predictions[name], labels),
                 slices=slice_scores(predictions[name], labels),
-                conversations={} if args.quick else hold_conversations(model, samples, system, CONVERSATIONS[name]),
+                conversations={} if args.quick else hold_conversations(model, samples, predictions[name], system),
                 system_prompts=[] if args.quick or name == "base" else try_system_prompts(model, pairs, labels, system),
                 baselines=baselines,
                 against_base=against_base if name == "finetuned" else None,
+                against_ngram=compare(ngram, predictions[name]) if name == "finetuned" else None,
             )
             del model
 
@@ -148,20 +149,21 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def hold_conversations(
-    model: "ChatModel", samples: Sequence[Sample], system: str | None, count: int
+    model: "ChatModel", samples: Sequence[Sample], predictions: Sequence["Prediction"], system: str | None
 ) -> dict[str, list["TurnScore"]]:
-    """At most `count` multi-turn samples, and as many conversations of unrelated texts."""
+    """Multi-turn samples, and as many conversations of unrelated texts."""
     from tqdm import tqdm
 
     from emojitune.evaluation import conversations
 
-    own = conversations.multi_turn_conversations(samples)[:count]
-    strung = conversations.concatenated_conversations(samples, count, system)
+    own = conversations.multi_turn_conversations(samples)[: CONVERSATIONS[model.name]]
+    strung = conversations.concatenated_conversations(samples, CONVERSATIONS[model.name], system)
+    alone = {(p.text, p.label): p.reply == p.label for p in predictions if p.turn == 1}
     replies = sum(len(conversation.turns) for conversation in own + strung)
     with tqdm(total=replies, desc="running conversations", unit="reply") as bar:
         return {
-            "own": conversations.run_conversations(model, own, bar.update),
-            "strung": conversations.run_conversations(model, strung, bar.update),
+            "own": conversations.run_conversations(model, own, alone, bar.update),
+            "strung": conversations.run_conversations(model, strung, alone, bar.update),
         }
 
 
@@ -171,12 +173,15 @@ def try_system_prompts(
     """First turns with the training's system prompt, which are predicted already; then with none and a reworded one."""
     from tqdm import tqdm
 
+    from emojitune.data.emojis import are_emojis
     from emojitune.evaluation.metrics import PromptScore, score
     from emojitune.evaluation.predictions import predict
     from emojitune.inference.generation import build_messages
 
     pairs = [(example, prediction) for example, prediction in pairs if (example.turn, example.system) == (1, system)]
-    prompts = {"training": system, **({"none": None} if system else {}), "reworded": REWORDED_SYSTEM_PROMPT}
+    prompts = {"training": system}
+    prompts |= {"none": None} if system else {}
+    prompts |= {"reworded": REWORDED_SYSTEM_PROMPT} if are_emojis(labels) else {}
     results = []
     with tqdm(total=(len(prompts) - 1) * len(pairs), desc="other system prompts", unit="reply") as bar:
         for name, prompt in prompts.items() if pairs else ():
@@ -206,7 +211,7 @@ def write_report(
 
     # From the history of this very run: what step 4 wrote may be of an earlier one.
     curve = load_curve(read_jsonl(output.loss_history, "03_train_model.py", output))
-    diagnosis = diagnose(curve, validation_samples, len(labels), output)
+    diagnosis = diagnose(curve, validation_samples, len(labels), run["settings"]["learning_rate"], output)
     save(comparison_figure(results), output.evaluation / "comparison.png")
     if any(results["finetuned"].conversations.values()):
         save(conversations_figure(results), output.evaluation / "conversations.png")

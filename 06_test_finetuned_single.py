@@ -3,8 +3,8 @@
     uv run 06_test_finetuned_single.py --system "このツイートを絵文字で感情分類してください"
     echo 今日は最高 | uv run 06_test_finetuned_single.py
 
-Every input starts a new conversation. The model was trained on short ones; with a long history behind it the replies
-would soon repeat themselves, as step 5 shows.
+Every input starts a new conversation. With the replies to other tweets behind it, the model would be right less often
+and repeat itself, as step 5 shows.
 """
 
 import argparse

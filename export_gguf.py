@@ -86,7 +86,7 @@ def write_gguf(path: Path, output: artifacts.OutputDirectory, kind: str) -> None
     from tqdm import tqdm
 
     with (
-        tempfile.TemporaryDirectory(prefix=".tmp-", dir=output.root, ignore_cleanup_errors=True) as folder,
+        tempfile.TemporaryDirectory(prefix=artifacts.TEMPORARY, dir=output.root, ignore_cleanup_errors=True) as folder,
         safe_open(output.model / "model.safetensors", framework="pt") as weights,
         contextlib.closing(gguf.GGUFWriter(path, "gemma3")) as writer,
     ):

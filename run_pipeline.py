@@ -37,7 +37,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         help=f"{SMALL_SET} samples per label and a short evaluation: a few minutes, not most of an hour (default: no)",
     )
     parser.add_argument(
-        "--epochs", type=bounded(int, 1, 1000), help="for 03: passes over the training split (default: its own; 3 with --quick)"
+        "--epochs",
+        type=bounded(int, 1, 1000),
+        help=f"for 03: passes over the training split (default: its own; {QUICK_EPOCHS} with --quick)",
     )
     parser.add_argument(
         "--model", type=model_name, help="for 03 and 05: embedded, a hub id or a folder (default: embedded)"
@@ -89,21 +91,28 @@ def main(argv: Sequence[str] | None = None) -> int:
     print(f"\nDone in {total:.1f} minutes; look at {output.evaluation / 'report.html'}")
     if args.quick and not status:
         report = read_json(output.report, "01_prepare_data.py", output)
-        whole = run["seconds"] / 60 * report["read"] / report["samples"] / QUICK_EPOCHS
+        whole = run["seconds"] / 60 * report["read"] / report["samples"] / (args.epochs or QUICK_EPOCHS)
         print(
             f"All {report['read']:,} samples instead of {report['samples']} train for about {whole:.0f} minutes on "
-            "this machine: uv run run_pipeline.py"
+            f"this machine: {shlex.join(['uv', 'run', 'run_pipeline.py', *model, *device])}"
         )
     return status
 
 
 def run_step(output: OutputDirectory, script: str, flags: list[str], text: str | None = None) -> int:
     """Run one step as a process of its own; its exit status. `text` is typed into it, and shown."""
-    command = shlex.split(rerun_command(script, output, *flags))
-    print(f"\n$ {shlex.join(command)}" + (f" <<tweets\n{text}" if text else ""), flush=True)
-    path = Path(__file__).parent / script
-    done = subprocess.run([sys.executable, str(path), *command[3:]], input=text, encoding="utf-8" if text else None)
-    return 128 - done.returncode if done.returncode < 0 else done.returncode
+    command = rerun_command(script, output, *flags)
+    print(f"\n$ {command}" + (f" <<tweets\n{text}\ntweets" if text else ""), flush=True)
+    arguments = [sys.executable, str(Path(__file__).parent / script), *shlex.split(command)[3:]]
+    with subprocess.Popen(arguments, stdin=subprocess.PIPE if text else None, encoding="utf-8") as step:
+        try:
+            step.communicate(text)
+        except KeyboardInterrupt as stop:  # not subprocess.run, which would kill it: training saves a checkpoint first
+            if stop.args:  # SIGTERM came to this process alone, Ctrl+C to both
+                step.terminate()
+            step.wait()
+            raise
+    return 128 - step.returncode if step.returncode < 0 else step.returncode
 
 
 if __name__ == "__main__":

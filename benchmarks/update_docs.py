@@ -39,8 +39,8 @@ WORDS = {
         "speed": "time of a step, times ours",
         "share": "{steps} steps of 8 samples; ours takes {seconds:.1f} s, {share:.0%} of the {gflops:.0f} GFLOP/s of "
         "matrix products here. {date}, {machine}, {versions} unless named.",
-        "cost": "Once all is installed and unpacked, `--quick` takes {quick:.1f} minutes on 2 cores of an {machine}, the "
-        "full run {whole:.0f} and {memory} GB of memory. On Linux, where PyTorch brings CUDA, the packages and the "
+        "cost": "Once all is installed and unpacked, `--quick` takes {quick:.1f} minutes on 2 cores of an {machine}, "
+        "the full run {whole:.0f} and {memory} GB of memory. On Linux, where PyTorch brings CUDA, the packages and the "
         "model fill {disk} GB of disk; on macOS and Windows it is much less. Each output folder takes 1.1 GB more.",
         "note": "{replies:,} validation replies ({base} for the base model), 95 % intervals in brackets; chance is "
         "{chance}. The n-gram model sees only which short runs of characters a text contains.",
@@ -54,8 +54,9 @@ WORDS = {
         "posts": "別の書き手の投稿での完全一致(平易な {posts} 件、日記風の {diary} 件)",
         "replies": ("ツイート", "元のモデル", "学習後"),
         "speed": "1 ステップの時間(emojitune を 1 とする)",
-        "share": "8 サンプルのステップを {steps} 回計測。emojitune は 1 ステップ {seconds:.1f} 秒で、このマシンの行列積の速さ "
-        "{gflops:.0f} GFLOP/s の {share:.0%} に当たります。{date}、{machine}、{versions}(表に別の版の記載がある行を除く)。",
+        "share": "8 サンプルのステップを {steps} 回計測。emojitune は 1 ステップ {seconds:.1f} 秒で、"
+        "このマシンの行列積の速さ {gflops:.0f} GFLOP/s の {share:.0%} に当たります。{date}、{machine}、{versions}"
+        "(表に別の版の記載がある行を除く)。",
         "cost": "2 コアの {machine} で、`--quick` は {quick:.1f} 分、全体の実行は {whole:.0f} 分かかり、"
         "メモリは {memory} GB 使います(インストールと、初回だけのモデルの展開を除く)。"
         "Linux では PyTorch に CUDA が付いてくるため、パッケージとモデルで {disk} GB のディスクを使います。"
@@ -217,9 +218,11 @@ def details(results: dict[str, Any]) -> str:
     ]
     if tuned["conversations"]:
         lines += ["", "Running conversations with the model's own replies as history:", ""]
-        lines += ["| conversations | turn | exact | repeats the reply before |", "| --- | --- | --- | --- |"]
+        lines += ["| conversations | turn | exact | same texts alone | repeats the reply before |"]
+        lines += ["| --- | --- | --- | --- | --- |"]
         lines += [
-            f"| {name} | {turn['turn']} | {show(turn['exact_accuracy'])} | {show(turn['repeat_rate'])} |"
+            f"| {name} | {turn['turn']} | {show(turn['exact_accuracy'])} "
+            f"| {show(turn['alone']) if name == 'strung' else '–'} | {show(turn['repeat_rate'])} |"
             for name, turns in tuned["conversations"].items()
             for turn in turns
         ]

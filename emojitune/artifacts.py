@@ -12,6 +12,9 @@ from typing import Any
 
 from filelock import FileLock, Timeout
 
+# What a killed run leaves is known by these names; an output directory may hold other people's files.
+TEMPORARY, RETIRED = ".emojitune-tmp-", ".emojitune-old-"
+
 
 class UserError(Exception):
     """An error the user can fix. Its text is one sentence: what, where, and what to do."""
@@ -59,7 +62,8 @@ def atomic_write(path: Path) -> Iterator[Path]:
     A reader sees the old file or the new one, never half a file.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")  # suffix last: libraries choose the format by it
+    # suffix last: libraries choose the format by it
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
     try:
         yield temporary
         with temporary.open("r+b") as file:  # Windows flushes through writable handles only
@@ -86,8 +90,8 @@ def write_jsonl(path: Path, rows: Iterable[Any]) -> None:
 def atomic_write_dir(path: Path) -> Iterator[Path]:
     """Like `atomic_write`, for a folder: what was at `path` goes only once the new folder is complete."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".tmp-{os.getpid()}-{path.name}")
-    retired = path.with_name(f".old-{path.name}")
+    temporary = path.with_name(f"{TEMPORARY}{os.getpid()}-{path.name}")
+    retired = path.with_name(f"{RETIRED}{path.name}")
     temporary.mkdir()
     try:
         yield temporary
@@ -104,10 +108,10 @@ def remove_stale_temp_files(folder: Path) -> None:
 
     A folder that was retired before its successor took its name comes back: it is the last complete one.
     """
-    for retired in folder.glob(".old-*"):
-        current = retired.with_name(retired.name.removeprefix(".old-"))
+    for retired in folder.glob(f"{RETIRED}*"):
+        current = retired.with_name(retired.name.removeprefix(RETIRED))
         shutil.rmtree(retired) if current.exists() else retired.replace(current)
-    for stale in folder.glob(".tmp-*"):
+    for stale in folder.glob(f"{TEMPORARY}*"):
         shutil.rmtree(stale) if stale.is_dir() else stale.unlink(missing_ok=True)
 
 
@@ -163,7 +167,7 @@ def load_verified_manifest(script: str, output: OutputDirectory, inputs: bool = 
     """
     path = output.manifests[script]
     manifest = read_json(path, script, output)
-    again = f"run again: {rerun_command(script, output)}"
+    again = f"run again, with the flags that it had: {rerun_command(script, output)}"
     complaints = {"outputs": f"is not the file that {script} wrote"}
     if inputs:
         complaints["inputs"] = f"has changed since {script} read it"

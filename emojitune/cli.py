@@ -72,7 +72,8 @@ def print0(*values: object) -> None:
 def run_main(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[str] | None = None) -> int:
     """Run a script's `main`; an error the user can fix becomes one sentence on standard error, and status 2.
 
-    130 after Ctrl+C and 143 after SIGTERM, as shells expect. EMOJITUNE_TRACEBACK=1 shows the traceback as well.
+    130 after Ctrl+C, 143 after SIGTERM, 141 after a broken pipe, as shells expect. EMOJITUNE_TRACEBACK=1 shows the
+    traceback as well.
     """
     for stream in (sys.stdout, sys.stderr):  # Windows consoles and LANG=C are not UTF-8; emojis are
         with contextlib.suppress(AttributeError, ValueError):
@@ -80,10 +81,12 @@ def run_main(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
     signal.signal(signal.SIGTERM, _interrupt)
     sys.unraisablehook = _interrupt_later
     try:
-        return main(argv) or 0
+        status = main(argv) or 0
+        sys.stdout.flush()  # here, so that a reader who is gone is noticed
+        return status
     except BrokenPipeError:  # the reader of our output is gone (`| head`)
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return 0
+        return 141
     except (Exception, KeyboardInterrupt) as error:
         interrupt = error
         while interrupt and not isinstance(interrupt, KeyboardInterrupt):

@@ -71,3 +71,5 @@ def test_an_own_validation_file_is_checked_and_chosen_from_as_the_dataset_was(ou
     assert prepare(small_data, output, "--drop-invalid", "--labels", "😀,😤") == 0
     assert split(output, "--validation-data", bad) == 0
     assert manifest_of(output)["validation_per_label"] == {"😀": 1, "😤": 1}
+    assert split(output, "--validation-data", write_data(OWN[2:])) == 2
+    assert "leave no sample of" in capsys.readouterr().err

@@ -15,7 +15,7 @@ from peft import PeftModel
 from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM
 
-from emojitune.artifacts import OutputDirectory, read_jsonl, sha256_of
+from emojitune.artifacts import OutputDirectory, read_jsonl, sha256_of, write_json
 from emojitune.data.samples import load_samples
 from emojitune.model import loading
 from emojitune.model.loading import load_model, load_tokenizer
@@ -62,7 +62,7 @@ def test_main_shows_the_learner_the_steps_in_order():
 
 def test_writes_exactly_these_files(trained):
     written = {path.relative_to(trained).as_posix() for path in trained.glob("03_*/**/*") if path.is_file()}
-    model = "README.md chat_template.jinja config.json generation_config.json model.safetensors tokenizer.json"
+    model = "NOTICE README.md chat_template.jinja config.json generation_config.json model.safetensors tokenizer.json"
     training = "adapter/adapter_config.json adapter/adapter_model.safetensors loss_history.jsonl run.json settings.json"
     expected = {f"03_model/{name}" for name in [*model.split(), "tokenizer_config.json"]}
     assert written == expected | {f"03_training/{name}" for name in training.split()}
@@ -77,7 +77,8 @@ def test_run_record_holds_what_it_takes_to_do_it_again(trained, tiny_model):
     assert set(run["labels"]) == {"😀", "😭", "😤"}
     assert run["system_prompt"] == SYSTEM and {"torch", "transformers", "peft", "trl"} <= run["versions"].keys()
     assert set(run["inputs"]) == {"02_split/train.jsonl", "02_split/validation.jsonl"}
-    model = {f"03_model/{path.name}" for path in (trained / "03_model").iterdir()} - {"03_model/README.md"}
+    model = {f"03_model/{path.name}" for path in (trained / "03_model").iterdir()}
+    model -= {"03_model/README.md", "03_model/NOTICE"}
     assert set(run["outputs"]) == model | {"03_training/loss_history.jsonl"}
     assert run["peak_memory_bytes"] > 10**8 and run["seconds"] > 0
     output = OutputDirectory(trained)
@@ -154,6 +155,7 @@ def test_resume_refuses_other_settings_other_data_and_a_finished_run(prepared, t
     assert "settings.json is missing" in refusal()
     assert train(prepared, tiny_model, "--epochs", 1) == 0
     assert "--epochs cannot go with --resume" in refusal("--epochs", 3)
+    assert "--epochs cannot go with --resume" in refusal("--epochs", 1)  # the default, but given
     assert "--dry-run cannot go with --resume" in refusal("--dry-run")
     assert f"with --model {prepared}/03_model" in refusal()
     assert run_script("02_split_data.py", "--output-dir", prepared, "--seed", 1) == 0
@@ -165,12 +167,32 @@ def test_a_learning_rate_of_ten_stops_and_says_so(prepared, tiny_model, tmp_path
     weights = load_file(folder / "model.safetensors")
     weights["model.embed_tokens.weight"] *= 40
     save_file(weights, folder / "model.safetensors", {"format": "pt"})
-    status = train(prepared, folder, "--method", "full", "--learning-rate", 10, "--epochs", 6)
+    assert train(prepared, folder, "--method", "full", "--learning-rate", 10, "--epochs", 1) == 2
     said = capsys.readouterr()
-    assert "exploded" in said.out + said.err
-    assert status in (0, 2) and "Traceback" not in said.err
+    assert "exploded before the first epoch ended, so no model is kept" in said.err
+    assert not (prepared / "03_model").exists()
     assert run_script("04_plot_loss.py", "--output-dir", prepared) == 0
     assert "Diverged" in capsys.readouterr().out
+
+
+def test_a_model_that_came_with_settings_for_sampling_is_saved_without(prepared, tiny_model, tmp_path):
+    folder = shutil.copytree(tiny_model, tmp_path / "sampling")
+    sampling = {"do_sample": True, "temperature": 0.6, "min_p": 0.1, "top_p": 0.9, "eos_token_id": 1}
+    write_json(folder / "generation_config.json", sampling)
+    assert train(prepared, folder, "--epochs", 1) == 0
+    assert not load(prepared / "03_model/generation_config.json").keys() & {"temperature", "min_p", "top_p"}
+
+
+def test_a_run_of_one_step_learns(prepared, tiny_model):
+    assert train(prepared, tiny_model, "--epochs", 1, "--batch-size", 64) == 0
+    rows = read_jsonl(prepared / "03_training/loss_history.jsonl", "", OutputDirectory(prepared))
+    before, after = (row["validation_loss"] for row in rows if "validation_loss" in row)
+    assert after < before
+
+
+def test_a_missing_tracker_is_one_sentence(prepared, tiny_model, capsys):
+    assert train(prepared, tiny_model, "--report-to", "trackio") == 2
+    assert "uv pip install trackio" in capsys.readouterr().err
 
 
 def test_dry_run_estimates_and_writes_nothing(prepared, tiny_model, capsys):

@@ -55,7 +55,7 @@ def test_a_run_in_progress_is_plotted_while_step_3_holds_the_directory(tmp_path,
         assert run_script(PLOT, tmp_path) == 0
     shown = capsys.readouterr().out
     assert "The run has not finished" in shown and "05_test_base" not in shown
-    assert output.loss_plot.exists() and not list(output.loss_plot.parent.glob(".tmp-*"))
+    assert output.loss_plot.exists() and not list(output.loss_plot.parent.glob(".emojitune-*"))
 
 
 def test_several_runs_are_compared_in_one_picture_and_a_table_of_what_differs(output, tmp_path, capsys):

@@ -63,6 +63,12 @@ def test_pipes_of_windows_are_read_rightly(encoding, chat):
     assert [json.loads(line)["text"] for line in out.splitlines()] == ["今日は最高", "もう無理"]
 
 
+def test_a_system_prompt_leaves_room_for_the_text_and_may_be_damaged(chat):
+    status, out, err = chat("あ\n", "--system", "あ" * 500)
+    assert (status, out) == (2, "") and "--system leaves no room" in err
+    assert chat("あ\n", "--system", "\udcff分類して", "--temperature", "1e-40")[0] == 0
+
+
 def test_other_encodings_are_named_with_the_line(chat):
     status, _, err = chat("あ\n".encode() + "今日".encode("utf-16"))
     assert status == 2 and err == "error: line 2 of the input is neither UTF-8 nor Shift_JIS; save it as UTF-8\n"

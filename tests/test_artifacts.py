@@ -52,10 +52,11 @@ def test_a_folder_killed_between_its_two_renames_comes_back(tmp_path):
     folder = tmp_path / "03_model"
     folder.mkdir()
     (folder / "old").touch()
-    folder.rename(tmp_path / ".old-03_model")
-    (tmp_path / ".tmp-1-03_model").mkdir()
+    folder.rename(tmp_path / ".emojitune-old-03_model")
+    (tmp_path / ".emojitune-tmp-1-03_model").mkdir()
+    (tmp_path / ".tmp-notes").touch()  # somebody else's
     remove_stale_temp_files(tmp_path)
-    assert [path.name for path in tmp_path.iterdir()] == ["03_model"] and (folder / "old").exists()
+    assert {path.name for path in tmp_path.iterdir()} == {"03_model", ".tmp-notes"} and (folder / "old").exists()
 
 
 def test_a_truncated_last_line_is_dropped_only_where_allowed(tmp_path):

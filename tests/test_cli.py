@@ -64,6 +64,18 @@ def test_an_error_the_user_can_fix_is_a_sentence_and_a_bug_is_not_hidden(capsys,
         ends_with(ValueError("bug"))
 
 
+@pytest.mark.parametrize("buffered", ["0", "1"])
+def test_a_reader_that_is_gone_ends_it_quietly_and_not_with_success(buffered):
+    code = (
+        "import sys, time; from emojitune.cli import run_main; sys.exit(run_main(lambda _: time.sleep(1) or print()))"
+    )
+    environment = {**os.environ, "PYTHONUNBUFFERED": "" if buffered == "1" else "1"}
+    options = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "cwd": ROOT, "env": environment}
+    with subprocess.Popen([sys.executable, "-c", code], **options) as process:
+        process.stdout.close()
+        assert (process.wait(timeout=60), process.stderr.read()) == (141, b"")
+
+
 def test_a_console_that_is_not_utf8_shows_emojis_all_the_same():
     """As on Windows with code page 932, where nothing asks for UTF-8."""
     code = "from emojitune.cli import run_main; run_main(lambda argv: print('😀日本語'))"

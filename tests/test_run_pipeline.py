@@ -1,7 +1,13 @@
 """The commands that run_pipeline runs; .ci/run runs them on the real model."""
 
+import os
+import shutil
+import signal
+import subprocess
+import sys
+
 import pytest
-from conftest import script
+from conftest import ROOT, script
 
 from emojitune.artifacts import write_json
 
@@ -45,6 +51,28 @@ def test_quick_takes_the_small_set_and_says_what_the_whole_would_take(pipeline, 
     said = capsys.readouterr().out
     assert "seen too little" in said
     assert "All 4,000 samples instead of 250 train for about 11 minutes" in said  # 16 times 2, a third of the epochs
+
+
+@pytest.mark.parametrize(("number", "status"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_a_step_that_is_stopped_may_save_its_checkpoint(number, status, tmp_path):
+    shutil.copy(ROOT / "run_pipeline.py", tmp_path)
+    step = """if True:
+        import pathlib, signal, time
+        def save(*_):
+            time.sleep(1)  # longer than subprocess.run waits
+            pathlib.Path("saved").touch()
+            raise SystemExit(1)
+        signal.signal(signal.SIGINT, save)
+        signal.signal(signal.SIGTERM, save)
+        print("ready", flush=True)
+        time.sleep(600)"""
+    (tmp_path / "01_prepare_data.py").write_text(step)
+    options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "stdout": subprocess.PIPE}
+    process = subprocess.Popen([sys.executable, "run_pipeline.py"], start_new_session=True, **options)
+    while process.stdout.readline() != b"ready\n":
+        assert process.poll() is None
+    (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)  # Ctrl+C reaches both
+    assert process.wait(timeout=60) == status and (tmp_path / "saved").exists()
 
 
 def test_a_step_that_fails_ends_it_with_its_status(pipeline):

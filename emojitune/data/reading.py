@@ -80,10 +80,10 @@ def _read_file(path: Path, encoding: str | None) -> list[Any]:
             data = gzip.decompress(data)
             path = path.with_suffix("") if path.suffix.lower() == ".gz" else path
         if data.startswith(b"PAR1"):
-            return parquet.read_table(io.BytesIO(data)).to_pylist()
+            return _read_parquet(path, data)
     except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
         raise UserError(f"{path} is missing, or a folder; name your dataset with --data") from None
-    except (EOFError, zlib.error, gzip.BadGzipFile, ArrowException) as error:
+    except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is broken ({sanitize(str(error), 100)}); write or download it again") from None
     if data.startswith(b"PK\x03\x04"):
         raise UserError(f"{path} is a spreadsheet or a zip file; export the table as CSV in UTF-8")
@@ -94,6 +94,13 @@ def _read_file(path: Path, encoding: str | None) -> list[Any]:
     if suffix in _JSON or (suffix not in _TABLES and text.lstrip().startswith(("[", "{"))):
         return _parse_json(path, re.sub(r"\r\n?", "\n", text))
     return _parse_table(path, text.lstrip("\r\n"))
+
+
+def _read_parquet(path: Path, data: bytes) -> list[Any]:
+    try:
+        return parquet.read_table(io.BytesIO(data)).to_pylist()
+    except (ArrowException, OSError, ValueError) as error:  # pyarrow has one for each kind of damage
+        raise UserError(f"{path} cannot be read ({sanitize(str(error), 100)}); write it again") from None
 
 
 def _decode(path: Path, data: bytes, encoding: str | None) -> str:
@@ -159,7 +166,9 @@ def _parse_table(path: Path, text: str) -> list[Any]:
             if not any(map(str.strip, cells)):
                 pass
             elif header is None:
-                header = cells
+                header = [name.strip().casefold() for name in cells]
+                if twice := {name for name in header if name and header.count(name) > 1}:
+                    raise UserError(f"{path} has two columns named {', '.join(sorted(twice))}; rename one of them")
             elif len(cells) == len(header):
                 rows.append(dict(zip(header, cells, strict=True)))
             else:

@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emojitune.data.samples import Sample, count_labels, sanitize
-from emojitune.data.splitting import NearDuplicate
+from emojitune.data.splitting import NearDuplicate, held_out_count
 from emojitune.stats import ci_half_width
 
 VALIDATION_FRACTION = 0.2  # the default of step 2
@@ -39,7 +39,7 @@ def summarize_dataset(samples: Sequence[Sample], token_lengths: Sequence[int]) -
     """The report on samples (at least one) and the length in tokens of each."""
     per_label = count_labels(sample.label for sample in samples)
     rarest = min(per_label.values())
-    validation = round(len(samples) * VALIDATION_FRACTION)
+    validation = sum(held_out_count(count, VALIDATION_FRACTION) for count in per_label.values())
     texts = [text for sample in samples for text in sample.texts]
     characters = "".join("".join(texts).split())
     labels = [label for sample in samples for label in sample.labels]
@@ -60,7 +60,7 @@ def summarize_dataset(samples: Sequence[Sample], token_lengths: Sequence[int]) -
         fields={name: dict(counts.most_common(10)) for name, counts in fields.items()},
         expected_validation=validation,
         ci_half_width=ci_half_width(validation),
-        ci_half_width_rarest_label=ci_half_width(max(1, round(rarest * VALIDATION_FRACTION)) if rarest > 1 else 0),
+        ci_half_width_rarest_label=ci_half_width(held_out_count(rarest, VALIDATION_FRACTION)),
     )
 
 
@@ -113,9 +113,9 @@ def format_report(report: DatasetReport) -> str:
     return "\n".join(["", *lines, "", *dataset_findings(report)])
 
 
-def format_near_duplicates(pairs: Sequence[NearDuplicate], samples: Sequence[Sample]) -> str:
-    """The first pairs for the screen, a line each."""
-    lines = [f"Near duplicates: {len(pairs):,} pairs of texts" + (", the first:" if len(pairs) > SHOWN_PAIRS else "")]
+def format_near_duplicates(pairs: Sequence[NearDuplicate], count: int, samples: Sequence[Sample]) -> str:
+    """The first of `count` pairs for the screen, a line each."""
+    lines = [f"Near duplicates: {count:,} pairs of texts" + (", the first:" if count > SHOWN_PAIRS else "")]
     for pair in pairs[:SHOWN_PAIRS]:
         first, second = samples[pair.first], samples[pair.second]
         labels = "" if first.label == second.label else ", with different labels"

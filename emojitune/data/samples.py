@@ -1,6 +1,7 @@
 """Samples: conversations with their labels, and how some of them are chosen."""
 
 import math
+import random
 import re
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Sequence
@@ -139,6 +140,11 @@ def subsample(samples: Sequence[Sample], count: int) -> list[Sample]:
     """`count` samples, taken from the labels in turn so that none is left out before it must be."""
     in_turn = [sample for turn in zip_longest(*_by_label(samples).values()) for sample in turn if sample]
     return sorted(in_turn[:count], key=lambda sample: sample.number)
+
+
+def draw(samples: Sequence[Sample], count: int) -> list[Sample]:
+    """`count` samples at random, always the same ones, in their order: what is measured on them holds for all."""
+    return sorted(random.Random(42).sample(samples, min(count, len(samples))), key=lambda sample: sample.number)
 
 
 def _by_label(samples: Iterable[Sample]) -> dict[str, list[Sample]]:

@@ -52,7 +52,9 @@ def validate(
         for sample, length in zip(samples, lengths, strict=True)
         if length > max_length
     ]
-    problems += [*_label_problems(samples), *_repeats(samples)]
+    problems += _label_problems(samples)
+    refused = {problem.number for problem in problems}
+    problems += _repeats([sample for sample in samples if sample.number not in refused])
     return samples, sorted(problems, key=lambda problem: problem.number)
 
 
@@ -119,7 +121,8 @@ def _repeats(samples: Sequence[Sample]) -> Iterator[Problem]:
     """Conversations that stand in the file twice (width and white space apart), with the same labels or with others."""
     seen: dict[tuple[str, ...], dict[tuple[str, ...], int]] = {}
     for sample in samples:
-        texts = tuple(" ".join(unicodedata.normalize("NFKC", text).split()) for text in sample.texts)
+        said = (sample.system or "", *sample.texts)
+        texts = tuple(" ".join(unicodedata.normalize("NFKC", text).split()) for text in said)
         labels, earlier = tuple(sample.labels), seen.setdefault(texts, {})
         if labels in earlier:
             yield Problem(sample.number, f"the same as sample {earlier[labels]}", sample.texts[0], "repeat")

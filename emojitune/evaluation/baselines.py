@@ -13,16 +13,19 @@ from emojitune.evaluation.predictions import EvalExample, build_examples
 from emojitune.stats import rate_of
 
 
-def measure_baselines(train: Sequence[Sample], examples: Sequence[EvalExample], labels: Sequence[str]) -> Baselines:
-    """The baselines on the same examples as the models, each fitted to the training split."""
+def measure_baselines(
+    train: Sequence[Sample], examples: Sequence[EvalExample], labels: Sequence[str]
+) -> tuple[Baselines, list[str]]:
+    """The baselines on the same examples as the models, each fitted to the training split; the n-gram answers."""
     trained = build_examples(train, labels)
     most_frequent = mode(e.label for e in trained)
     ngram = ngram_choices(trained, examples)
-    return Baselines(
+    baselines = Baselines(
         chance=1 / len(labels),
         most_frequent_label=rate_of([e.label == most_frequent for e in examples]),
         ngram=rate_of([choice == e.label for choice, e in zip(ngram, examples, strict=True)]),
     )
+    return baselines, ngram
 
 
 def ngram_choices(trained: Sequence[EvalExample], examples: Sequence[EvalExample]) -> list[str]:

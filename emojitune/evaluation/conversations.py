@@ -1,10 +1,10 @@
 """Running conversations: what becomes of the replies when the model's own ones are the history."""
 
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
-from emojitune.data.samples import Sample, filter_by_turns, is_label
+from emojitune.data.samples import Sample, draw, filter_by_turns, is_label
 from emojitune.evaluation.metrics import TurnScore
 from emojitune.evaluation.predictions import MAX_NEW_TOKENS, Progress, batches
 from emojitune.inference.chat_model import ChatModel
@@ -34,10 +34,10 @@ def multi_turn_conversations(samples: Sequence[Sample]) -> list[Conversation]:
 def concatenated_conversations(samples: Sequence[Sample], count: int, system: str | None) -> list[Conversation]:
     """At most `count` conversations of unrelated single-turn samples, no two neighbours with one label.
 
-    Deterministic: samples in their order, from the label of which most are left.
+    The samples are drawn at random, and put in order from the label of which most are left.
     """
     waiting: dict[str, list[str]] = defaultdict(list)
-    for sample in filter_by_turns(samples, "single"):
+    for sample in draw(filter_by_turns(samples, "single"), count * CONCATENATED_TURNS):
         waiting[sample.label].append(sample.texts[0])
     conversations: list[Conversation] = []
     while len(conversations) < count:
@@ -52,9 +52,12 @@ def concatenated_conversations(samples: Sequence[Sample], count: int, system: st
     return conversations
 
 
-def run_conversations(model: ChatModel, conversations: Sequence[Conversation], progress: Progress) -> list[TurnScore]:
-    """The scores at each turn, with the model's own replies as history."""
-    exact, repeated = defaultdict(list), defaultdict(list)  # for each turn, whether the reply of each row is
+def run_conversations(
+    model: ChatModel, conversations: Sequence[Conversation], alone: Mapping[tuple[str, str], bool], progress: Progress
+) -> list[TurnScore]:
+    """The scores at each turn, with the model's own replies as history. `alone` holds, by text and label, whether the
+    model was right on a text that had no history."""
+    exact, repeated, fresh = defaultdict(list), defaultdict(list), defaultdict(list)  # for each turn, of each row
     for rows in batches(conversations, lambda row: (len(row.turns), sum(len(text) for text, _ in row.turns))):
         histories = [build_messages(row.turns[0][0], row.system) for row in rows]
         prompts = [encode_prompt(model.tokenizer, history) for history in histories]
@@ -62,12 +65,16 @@ def run_conversations(model: ChatModel, conversations: Sequence[Conversation], p
         for turn in range(1, len(rows[0].turns) + 1):
             replies, _ = model.answer(batch, prompts, [], MAX_NEW_TOKENS)
             for row, history, reply in zip(rows, histories, replies, strict=True):
-                label = row.turns[turn - 1][1]
+                text, label = row.turns[turn - 1]
                 exact[turn] += [] if label is None else [reply == label]
+                fresh[turn] += [alone[text, label]] if (text, label) in alone else []
                 repeated[turn] += [reply == history[-2]["content"]] if turn > 1 else []
                 history.append({"role": "assistant", "content": reply})
                 if turn < len(row.turns):
                     history.append({"role": "user", "content": row.turns[turn][0]})
             prompts = [encode_prompt(model.tokenizer, history) for history in histories]
             progress(len(rows))
-    return [TurnScore(turn, rate_of(exact[turn]), rate_of(repeated[turn]) if turn > 1 else None) for turn in exact]
+    return [
+        TurnScore(turn, rate_of(exact[turn]), rate_of(repeated[turn]) if turn > 1 else None, rate_of(fresh[turn]))
+        for turn in exact
+    ]

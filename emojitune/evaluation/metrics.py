@@ -63,6 +63,7 @@ class TurnScore:
     turn: int
     exact_accuracy: Rate
     repeat_rate: Rate | None  # None at turn 1
+    alone: Rate  # exact accuracy on those of the same texts that have no history in the data
 
 
 @dataclass(frozen=True)
@@ -87,10 +88,9 @@ class Baselines:
 
 @dataclass(frozen=True)
 class Comparison:
-    """McNemar's exact p-values of base against fine-tuned, on so many replies to the same prompts."""
+    """McNemar's exact p-value of another model against the fine-tuned one, on so many replies to the same prompts."""
 
-    mcnemar_p_free: float
-    mcnemar_p_restricted: float
+    mcnemar_p: float
     samples: int
 
 
@@ -108,6 +108,7 @@ class Evaluation:
     system_prompts: list[PromptScore]  # [] when left out
     baselines: Baselines
     against_base: Comparison | None
+    against_ngram: Comparison | None
 
 
 def score(predictions: Sequence[Prediction], labels: Sequence[str]) -> Scores:
@@ -156,11 +157,10 @@ def slice_scores(predictions: Sequence[Prediction], labels: Sequence[str]) -> li
     return sorted(slices, key=lambda part: (part.field, part.exact_accuracy.rate, part.restricted_exact_accuracy.rate))
 
 
-def compare(base: Sequence[Prediction], finetuned: Sequence[Prediction]) -> Comparison:
-    """McNemar's test of two models on the same examples."""
-    free = [[p.reply == p.label for p in predictions] for predictions in (base, finetuned)]
-    restricted = [[p.choice == p.label for p in predictions] for predictions in (base, finetuned)]
-    return Comparison(mcnemar_p(*free), mcnemar_p(*restricted), len(base))
+def compare(answers: Sequence[str], finetuned: Sequence[Prediction]) -> Comparison:
+    """McNemar's test of another model's answers against the free replies to the same examples."""
+    right = [answer == p.label for answer, p in zip(answers, finetuned, strict=True)]
+    return Comparison(mcnemar_p(right, [p.reply == p.label for p in finetuned]), len(right))
 
 
 def mcnemar_p(first: Sequence[bool], second: Sequence[bool]) -> float:

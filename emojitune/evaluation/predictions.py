@@ -33,6 +33,11 @@ class EvalExample:
         return self.messages[-1]["content"]
 
     @property
+    def earlier(self) -> list[str]:
+        """What the user said before `text`."""
+        return [message["content"] for message in self.messages[:-1] if message["role"] == "user"]
+
+    @property
     def system(self) -> str | None:
         return self.messages[0]["content"] if self.messages[0]["role"] == "system" else None
 
@@ -41,6 +46,7 @@ class EvalExample:
 class Prediction:
     """What a model answered: freely (`reply`), and restricted to the labels (`choice`, each label's probability)."""
 
+    earlier: list[str]  # what the user said before
     text: str
     label: str
     turn: int
@@ -89,7 +95,9 @@ def predict(
                 probabilities = dict(zip(labels, row, strict=True))
                 choice = max(labels, key=probabilities.__getitem__)
                 e = examples[index]
-                predictions[index] = Prediction(e.text, e.label, e.turn, reply, choice, probabilities, e.fields)
+                predictions[index] = Prediction(
+                    e.earlier, e.text, e.label, e.turn, reply, choice, probabilities, e.fields
+                )
             progress(len(indices))
     return [predictions[index] for index in range(len(examples))]
 

@@ -51,8 +51,10 @@ class ChatModel:
         self, batch: CachedBatch, prompts: Sequence[Sequence[int]], labels: Sequence[str], max_new_tokens: int
     ) -> tuple[list[str], torch.Tensor]:
         """The free reply to the prompt of each row, greedily, and each label's probability, (prompts, labels)."""
-        probabilities, logits = label_probabilities(batch, prompts, label_token_ids(self.tokenizer, labels))
-        replies = continue_greedily(self.tokenizer, batch, prompts, logits, max_new_tokens)
+        sequences = label_token_ids(self.tokenizer, labels)
+        probabilities, logits = label_probabilities(batch, prompts, sequences)
+        enough = max(max_new_tokens, 1 + max(map(len, sequences), default=0))  # a label of words may be long
+        replies = continue_greedily(self.tokenizer, batch, prompts, logits, enough)
         return list(map(sanitize, replies)), probabilities
 
 

@@ -7,6 +7,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
 
+from emojitune.artifacts import UserError
 from emojitune.data.samples import CONTROL_TOKEN
 from emojitune.inference.cached_batch import CachedBatch
 from emojitune.model.loading import quiet_transformers, stop_token_ids
@@ -32,20 +33,30 @@ def build_messages(text: str, system: str | None = None) -> list[dict[str, str]]
 
 def encode_prompt(tokenizer: PreTrainedTokenizerBase, messages: Sequence[dict[str, Any]]) -> list[int]:
     """The token ids that ask for the next reply; no text can end its own turn: control tokens are taken out."""
-    clean = [{**message, "content": CONTROL_TOKEN.sub("", message["content"])} for message in messages]
+    texts = [CONTROL_TOKEN.sub("", message["content"]) for message in messages]
+    # Tokenizers refuse half a character, a lone surrogate.
+    clean = [
+        {**message, "content": text.encode(errors="ignore").decode()}
+        for message, text in zip(messages, texts, strict=True)
+    ]
     return tokenizer.apply_chat_template(clean, add_generation_prompt=True, return_dict=True)["input_ids"]
 
 
 def truncate_prompt(
     tokenizer: PreTrainedTokenizerBase, text: str, system: str | None, limit: int = MAX_PROMPT_TOKENS
 ) -> tuple[list[int], bool]:
-    """The prompt for one text, and whether the text was cut to fit it into `limit` tokens."""
-    text = text.encode(errors="ignore").decode()  # tokenizers refuse half a character, a lone surrogate
+    """The prompt for one text, and whether the text was cut to fit it into `limit` tokens.
+
+    Raises:
+        UserError: if the system prompt alone is longer.
+    """
     shortened = text[: 8 * limit]  # no need to tokenize a novel
     while True:
         token_ids = encode_prompt(tokenizer, build_messages(shortened, system))
-        if len(token_ids) <= limit or not shortened:
+        if len(token_ids) <= limit:
             return token_ids, shortened != text
+        if not shortened:
+            raise UserError(f"--system leaves no room for a text: {limit} tokens are the most for both; shorten it")
         shortened = shortened[: len(shortened) * limit // len(token_ids)]
 
 
@@ -66,7 +77,7 @@ def generate(
         output = model.generate(
             **inputs.to(model.device),
             # All of sampling is set here: the generation config of an instruction-tuned model would sample.
-            do_sample=settings.temperature > 0,
+            do_sample=settings.temperature > 1e-3,  # below, all but one token overflow
             temperature=settings.temperature or None,
             top_p=settings.top_p,
             top_k=0,

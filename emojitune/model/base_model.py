@@ -13,7 +13,7 @@ from pathlib import Path
 
 from filelock import FileLock
 
-from emojitune.artifacts import UserError, atomic_write_dir, remove_stale_temp_files, sha256_of, write_json
+from emojitune.artifacts import TEMPORARY, UserError, atomic_write_dir, remove_stale_temp_files, sha256_of, write_json
 from emojitune.model.loading import first_line, quiet_transformers, stop_token_ids
 
 EMBEDDED = "embedded"
@@ -49,7 +49,7 @@ def find_base_model(name: str) -> BaseModel:
     if Path(name).is_dir():
         folder = Path(name)
     elif name.startswith((".", "/", "~")) or name.count("/") != 1:
-        raise UserError(f"--model {name} is no directory here and no hub id such as google/gemma-3-270m-it")
+        raise UserError(f"the base model {name} is no directory here and no hub id such as google/gemma-3-270m-it")
     else:
         folder = _download(name)
     files = sorted(folder.glob("*.safetensors"))
@@ -129,7 +129,7 @@ def _convert(target: Path) -> None:
 
     print("Once: unpacking Gemma 3 270M, about a minute", file=sys.stderr, flush=True)
     with (
-        tempfile.TemporaryDirectory(prefix=".tmp-", dir=target.parent, ignore_cleanup_errors=True) as temporary,
+        tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=target.parent, ignore_cleanup_errors=True) as temporary,
         atomic_write_dir(target) as folder,
         quiet_transformers(),
     ):

@@ -44,6 +44,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
             tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} has no tokenizer that transformers can read ({first_line(error)})") from None
+    tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # Llama 3 has none, and `generate` pads
     if end_of_turn_id(tokenizer) is not None:
         tokenizer.chat_template = TRAINING_TEMPLATE
     elif not tokenizer.chat_template:
@@ -118,9 +119,12 @@ def load_trainable(folder: Path, device: "torch.device", frozen_embeddings: bool
     """The model for training, on the CPU until the trainer moves it. In fp32: bf16 would round small steps away.
 
     Raises:
-        UserError: if transformers cannot read it, or if there are several GPUs and no launcher was used.
+        UserError: if transformers cannot read it, if several samples in a row would see each other (models with
+            recurrent layers do that), or if there are several GPUs and no launcher was used.
     """
     import torch
+
+    from emojitune.model.prefix_tree import samples_stay_apart
 
     count = torch.cuda.device_count()
     if device.type == "cuda" and count > 1 and "RANK" not in os.environ:
@@ -130,6 +134,9 @@ def load_trainable(folder: Path, device: "torch.device", frozen_embeddings: bool
         )
     os.environ["ACCELERATE_MIXED_PRECISION"] = "no"  # a launcher's settings may say fp16; `select_dtype` decides
     model = load_model(folder, torch.device("cpu"), torch.float32)
+    if not samples_stay_apart(model):
+        kind = model.config.model_type
+        raise UserError(f"{kind} models cannot be trained here: samples in a row would see each other; choose another")
     if frozen_embeddings:
         model.get_input_embeddings().weight.requires_grad_(False)
     return model

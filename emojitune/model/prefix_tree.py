@@ -51,6 +51,15 @@ def supports_prefix_tree(model: torch.nn.Module) -> bool:
     return config.model_type in _TREE_MODELS and config._attn_implementation == "sdpa"
 
 
+@torch.no_grad()
+def samples_stay_apart(model: torch.nn.Module) -> bool:
+    """Whether the model gives a sample the same logits behind another one in a row as alone, but for rounding."""
+    one, other = [5, 6, 7, 8], [9, 10, 11]
+    trees = [prefix_tree(sequences, supports_prefix_tree(model)) for sequences in ([one, other], [other])]
+    both, alone = (model(**model_inputs(model, t), use_cache=False).logits[0, -len(other) :].float() for t in trees)
+    return bool((both - alone).abs().max() <= 1e-3 * alone.std())
+
+
 def model_inputs(model: torch.nn.Module, tree: PrefixTree) -> dict[str, Any]:
     """What the model takes for a tree: `input_ids` and `position_ids`, each (1, nodes), and `attention_mask`.
 
@@ -62,7 +71,7 @@ def model_inputs(model: torch.nn.Module, tree: PrefixTree) -> dict[str, Any]:
         allowed = torch.zeros(len(positions), len(positions), dtype=torch.bool)  # the path so far, for each node
         for path in map(torch.tensor, tree.paths):
             allowed[path[:, None], path] = torch.ones(len(path), len(path), dtype=torch.bool).tril()
-        distance = positions[:, None] - positions
+        distance = positions[:, None].short() - positions.short()  # a matrix of all pairs; a position is below 32,768
         inputs["attention_mask"] = attention_mask(model, allowed[None].to(model.device), distance[None])
     return inputs
 

@@ -29,6 +29,7 @@ CLEAR, STRONG = 0.10, 0.30  # how much worse than the best epoch the last one is
 UNDERFIT_SHARE = 0.6  # of the loss of guessing, ln(labels): a training loss above it means that little was learnt
 
 TRAIN = "03_train_model.py"
+OTHER_FLAGS = ", with your other flags"  # a command that repeated all of them would be long
 
 
 class Epoch(NamedTuple):
@@ -48,20 +49,18 @@ class LossCurve:
     training: epoch, mean training loss of its own steps. An epoch that has not ended stands where it has come to.
     validation: epoch, loss, exact accuracy (a fraction of 1). Epoch 0 is the point before training.
     diverged: a logged loss was not finite or above DIVERGED_LOSS: the rule by which step 3 stops and run.json says so.
-    learning_rate: the highest that was logged, or None.
     """
 
     steps: list[tuple[float, float | None]]
     training: list[tuple[float, float | None]]
     validation: list[tuple[float, float | None, float]]
     diverged: bool
-    learning_rate: float | None
 
     @property
     def epochs(self) -> list[Epoch]:
-        """The epochs with a finite validation loss after them."""
+        """The epochs that ended, and not with a loss that is a sign of divergence."""
         training = dict(self.training)
-        after = [point for point in self.validation if point[0] > 0 and point[1] is not None]
+        after = [point for point in self.validation if point[0] > 0 and not _is_diverged(point[1])]
         return [Epoch(round(epoch), training.get(epoch), loss, accuracy) for epoch, loss, accuracy in after]
 
     @property
@@ -92,9 +91,12 @@ def load_curve(rows: Sequence[dict[str, Any]]) -> LossCurve:
         steps,
         _epoch_means(steps, last=max((row["epoch"] for row in rows), default=0.0)),
         validation=[tuple(row[name] for name in names) for row in rows if "validation_loss" in row],
-        diverged=any(loss is None or loss > DIVERGED_LOSS for loss in losses),
-        learning_rate=max((row["learning_rate"] for row in rows if "learning_rate" in row), default=None),
+        diverged=any(map(_is_diverged, losses)),
     )
+
+
+def _is_diverged(loss: float | None) -> bool:
+    return loss is None or loss > DIVERGED_LOSS
 
 
 def _epoch_means(steps: Sequence[tuple[float, float | None]], last: float) -> list[tuple[float, float | None]]:
@@ -108,17 +110,19 @@ def _epoch_means(steps: Sequence[tuple[float, float | None]], last: float) -> li
     return [(float(min(epoch, last)), None if math.isnan(mean) else mean) for epoch, mean in means.items()]
 
 
-def diagnose(curve: LossCurve, validation_samples: int, labels: int, output: OutputDirectory) -> Diagnosis:
+def diagnose(
+    curve: LossCurve, validation_samples: int, labels: int, learning_rate: float, output: OutputDirectory
+) -> Diagnosis:
     """What the curve of a run says. The number of validation samples tells how noisy it is, that of the labels what
-    guessing would give. Whether it diverged is read off the history, by the rule that step 3 stops by: the same rows
-    and the same rule give what `ended` in run.json says, and they give it for a run in progress as well."""
+    guessing would give, and the learning rate is what advice scales. Whether it diverged is read off the history, by
+    the rule that step 3 stops by: so a run in progress has the same answer as `ended` in run.json."""
     best = curve.best
     number = best.number if best else None
     if curve.diverged:
         findings = [f"A loss was above {DIVERGED_LOSS:g}, or no number any more: the steps were too large."]
         if best:
             findings.append(f"Step 3 keeps the weights of epoch {number}, the best before that.")
-        advice = f"Lower the learning rate to a tenth: {_train_at(0.1, curve, output)}"
+        advice = f"Lower the learning rate to a tenth{OTHER_FLAGS}: {_train_at(0.1 * learning_rate, output)}"
         return Diagnosis("diverged", "Diverged: the loss exploded", number, findings, [advice])
     if best is None:
         what, why = "no epoch has ended", "There is no validation loss after training yet."
@@ -127,27 +131,26 @@ def diagnose(curve: LossCurve, validation_samples: int, labels: int, output: Out
         what = f"{validation_samples} validation samples"
         points = 100 * ci_half_width(validation_samples)
         why = f"So few show an accuracy to ±{points:.0f} points, a loss no better."
-        larger = rerun_command("02_split_data.py", output, "--validation-fraction", "0.4")
-        advice = f"Use more samples, or hold back a larger share: {larger}"
+        advice = "Use more samples, or hold back a larger share: step 2 with --validation-fraction."
     elif len(curve.epochs) == 1:
         what, why = "one epoch", "One epoch gives one point; overfitting would show in the second or third."
         longer = rerun_command(TRAIN, output, "--epochs", "4")
-        advice = f"Train longer to see the curve turn; the best epoch is kept: {longer}"
+        advice = f"Train longer to see the curve turn; the best epoch is kept{OTHER_FLAGS}: {longer}"
     else:
-        return _diagnose_trend(curve, best, validation_samples, labels, output)
+        return _diagnose_trend(curve, best, validation_samples, labels, learning_rate, output)
     return Diagnosis("too little to tell", f"Too little to tell: {what}", number, [why, *_gap(best)], [advice])
 
 
 def _diagnose_trend(
-    curve: LossCurve, best: Epoch, validation_samples: int, labels: int, output: OutputDirectory
+    curve: LossCurve, best: Epoch, validation_samples: int, labels: int, learning_rate: float, output: OutputDirectory
 ) -> Diagnosis:
     previous, last = curve.epochs[-2:]
     noise = max(MIN_CHANGE, 0.5 / math.sqrt(validation_samples))
     twice_as_long = rerun_command(TRAIN, output, "--epochs", str(2 * last.number))
     losses = [epoch.training for epoch in curve.epochs if epoch.training is not None]
-    if losses and _change(losses[-1], min(losses)) > max(noise, CLEAR):
+    if losses and losses[-1] - min(losses) > max(noise, CLEAR) * max(min(losses), 1):  # near 0 it wavers anyway
         rose = f"The mean training loss rose from {min(losses):.2f} to {losses[-1]:.2f}: the steps are too large."
-        advice = f"Lower the learning rate to a third: {_train_at(0.33, curve, output)}"
+        advice = f"Lower the learning rate to a third{OTHER_FLAGS}: {_train_at(0.33 * learning_rate, output)}"
         return Diagnosis("unstable", "Unstable: the training loss rose", best.number, [rose], [advice])
     keeps = f"Step 3 keeps the weights of epoch {best.number}."
     worse = _change(last.validation, best.validation)
@@ -162,21 +165,22 @@ def _diagnose_trend(
             rose = f"Exact accuracy still rose, from {best.accuracy:.1%} to {last.accuracy:.1%}"
             findings.append(f"{rose}: more answers were right, and the wrong ones were given with more confidence.")
         advice = [
-            f"Stop there next time: {rerun_command(TRAIN, output, '--epochs', str(best.number))}",
-            f"More samples help most; fewer labels too: {rerun_command('01_prepare_data.py', output, '--groups')}",
+            f"Stop there next time{OTHER_FLAGS}: {rerun_command(TRAIN, output, '--epochs', str(best.number))}",
+            "More samples help most; fewer labels too: step 1 with --groups or --labels.",
         ]
         title = f"Overfitting from epoch {best.number + 1} on, {strength}"
         return Diagnosis("overfitting", title, best.number, findings, advice)
     gain = -_change(last.validation, previous.validation)
     if last == best and gain > noise:
         findings = [f"The last epoch still lowered the validation loss by {gain:.0%}.", *_gap(last)]
-        advice = f"Train longer; the best epoch is kept, so too long costs only time: {twice_as_long}"
+        advice = f"Train longer; the best epoch is kept, so too long costs only time{OTHER_FLAGS}: {twice_as_long}"
         title = f"Still improving after {last.number} epochs"
         return Diagnosis("still improving", title, best.number, findings, [advice])
     guessing = math.log(labels)
     if losses and labels > 1 and losses[-1] > UNDERFIT_SHARE * guessing:
         near = f"Guessing among {labels} labels gives a loss of {guessing:.2f}, and training stays near that."
-        advice = [f"Raise the learning rate: {_train_at(3, curve, output)}", f"Or train longer: {twice_as_long}"]
+        faster = f"Raise the learning rate{OTHER_FLAGS}: {_train_at(3 * learning_rate, output)}"
+        advice = [faster, f"Or train longer{OTHER_FLAGS}: {twice_as_long}"]
         title = "Underfitting: the model has learnt little"
         return Diagnosis("underfitting", title, best.number, [near, *_gap(last)], advice)
     still = "The validation loss has stopped falling, and has not risen by more than chance would make it"
@@ -195,7 +199,9 @@ def _gap(epoch: Epoch | None) -> list[str]:
         return []
     gap = epoch.validation - epoch.training
     meaning = "it knows much of the training data by heart"
-    if gap < 0.1:
+    if gap < 0:
+        meaning = "nothing points to learning by heart; the former is the mean of an epoch whose first steps knew less"
+    elif gap < 0.1:
         meaning = "nothing points to learning by heart"
     elif gap < math.log(2):  # not yet half as probable
         meaning = "some of what it learnt holds for the training samples only"
@@ -206,7 +212,5 @@ def _gap(epoch: Epoch | None) -> list[str]:
     ]
 
 
-def _train_at(factor: float, curve: LossCurve, output: OutputDirectory) -> str:
-    """The command that trains with `factor` times the learning rate."""
-    rate = "RATE" if curve.learning_rate is None else f"{factor * curve.learning_rate:.1g}"
-    return rerun_command(TRAIN, output, "--learning-rate", rate)
+def _train_at(learning_rate: float, output: OutputDirectory) -> str:
+    return rerun_command(TRAIN, output, "--learning-rate", f"{learning_rate:.1g}")

@@ -239,6 +239,9 @@ def conversations_figure(results: Mapping[str, "Evaluation"]) -> Figure:
                 turns = 0.04 * (index - 1.5) + np.array(list(rates))  # side by side: intervals overlap
                 options = {"color": MODEL_COLORS[model], "label": f"{MODEL_NAMES[model]}, {what}", "capsize": 3}
                 axes.errorbar(turns, *_percent(rates.values()), fmt=style, **options)
+            if field == "exact_accuracy" and source == "strung" and model == "finetuned":
+                alone = [100 * turn.alone.rate for turn in scores]
+                axes.plot(range(1, len(alone) + 1), alone, ":", color=ORANGE, label="fine-tuned, the same tweets alone")
         axes.set_title(field.replace("_", " "), loc="left", fontsize=12)
         axes.set(xlabel="turn", ylim=(-3, 103))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))

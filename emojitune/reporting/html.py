@@ -23,11 +23,10 @@ from emojitune.evaluation.metrics import Evaluation
 from emojitune.evaluation.predictions import Prediction
 from emojitune.reporting import figures
 from emojitune.reporting.diagnosis import Diagnosis, LossCurve
-from emojitune.reporting.text import MODEL_NAMES, evaluation_findings
-from emojitune.stats import Rate, rate_of
+from emojitune.reporting.text import MODEL_NAMES, evaluation_findings, extremes
+from emojitune.stats import rate_of
 
 MAX_ROWS, MAX_REPLY = 20, 40  # mistakes and sample replies; characters of a reply: the base model rambles
-MIN_COUNT = 5  # the best and the worst parts are named among those with at least so many replies
 
 
 def render_report(
@@ -45,9 +44,10 @@ def render_report(
     parts = {"label": [(label, rate_of([p.reply == label for p in found if p.label == label])) for label in labels]}
     parts |= {field: [(item.value, item.exact_accuracy) for item in items] for field, items in fields.items()}
     mistakes = sorted((p for p in found if p.choice != p.label), key=lambda p: -p.probabilities[p.choice])
-    confused = Counter((p.label, p.choice) for p in mistakes).most_common(5)
+    confused = [(pair, n) for pair, n in Counter((p.label, p.choice) for p in mistakes).most_common(5) if n > 1]
     base_replies = {(p.text, p.label, p.turn): sanitize(p.reply, MAX_REPLY) for p in predictions["base"]}
-    spread = found[:: max(1, len(found) // MAX_ROWS)][:MAX_ROWS]  # over the whole split, not chosen
+    both = [p for p in found if (p.text, p.label, p.turn) in base_replies]
+    spread = both[:: -(-len(both) // MAX_ROWS)]  # evenly over those that both models answered, not chosen
     drawn = {
         f"by {field}": figures.slices_figure(items, tuned.scores.exact_accuracy) for field, items in fields.items()
     }
@@ -69,7 +69,7 @@ def render_report(
         labels=labels,
         guessing=math.log(len(labels)),
         findings=evaluation_findings(results),
-        extremes={field: _extremes(rates) for field, rates in parts.items()},
+        extremes={field: extremes(rates) for field, rates in parts.items()},
         confused=[(*pair, count, sum(p.label == pair[0] for p in found)) for pair, count in confused],
         diagnosis=diagnosis,
         chat=rerun_command("06_test_finetuned_single.py", output),
@@ -114,13 +114,6 @@ def _data_url(save: Callable[..., None], **options: Any) -> Markup:
     buffer = io.BytesIO()
     save(buffer, format="png", **options)
     return Markup("data:image/png;base64," + base64.b64encode(buffer.getvalue()).decode())
-
-
-def _extremes(rates: Sequence[tuple[str, Rate]]) -> tuple[list[tuple[str, Rate]], list[tuple[str, Rate]]]:
-    """The best three and the worst three, none of them twice."""
-    enough = sorted((part for part in rates if part[1].count >= MIN_COUNT), key=lambda part: -part[1].rate)
-    count = min(3, len(enough) // 2)
-    return enough[:count], enough[::-1][:count]
 
 
 def _confusion_figures(found: Sequence[Prediction], labels: Sequence[str]) -> dict[str, Figure]:

@@ -25,10 +25,12 @@ def write_model_card(output: OutputDirectory, run: Mapping[str, Any], evaluation
 
     name = run["base_model"]["name"]
     embedded, local = name == "embedded", Path(name).is_dir()
+    config = json.loads((output.model / "config.json").read_text(encoding="utf-8"))
+    gemma = config["model_type"].startswith("gemma3")
     base = EMBEDDED_HUB_ID if embedded else Path(name).name if local else name  # a path means nothing elsewhere
     data = ModelCardData(
         language="ja",
-        license="gemma" if embedded else None,
+        license="gemma" if gemma else None,
         base_model=None if local else base,
         pipeline_tag="text-generation",
         library_name="transformers",
@@ -41,7 +43,7 @@ def write_model_card(output: OutputDirectory, run: Mapping[str, Any], evaluation
         data,
         template_path=str(Path(__file__).with_name("model_card.md.jinja")),
         base=base,
-        embedded=embedded,
+        gemma=gemma,
         run=run,
         messages=[json.dumps(message, ensure_ascii=False) for message in messages],
         counts={name: path.read_bytes().count(b"\n") for name, path in paths.items()},
@@ -49,5 +51,5 @@ def write_model_card(output: OutputDirectory, run: Mapping[str, Any], evaluation
         notice=GEMMA_NOTICE,
     )
     write_text(output.model / "README.md", f"{card}\n")
-    if embedded:
+    if gemma:
         write_text(output.model / "NOTICE", GEMMA_NOTICE)

@@ -1,15 +1,17 @@
 """The evaluation for the screen: a table, and what it says in sentences."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from itertools import groupby
+from statistics import fmean
 from typing import TYPE_CHECKING
 
 from emojitune.stats import Rate
 
 if TYPE_CHECKING:  # step 1 draws as well, and must not load torch for the names of the models
-    from emojitune.evaluation.metrics import Evaluation
+    from emojitune.evaluation.metrics import Comparison, Evaluation
 
 MODEL_NAMES = {"base": "base", "finetuned": "fine-tuned"}
+MIN_COUNT = 5  # the best and the worst parts are named among those with at least so many replies
 
 ROWS = {
     "exact_accuracy": "exact accuracy",
@@ -45,10 +47,17 @@ def format_slices(results: Mapping[str, "Evaluation"]) -> list[str]:
     lines = []
     shown = results.get("finetuned") or results["base"]
     for field, parts in groupby(shown.slices, key=lambda part: part.field):
-        rates = [f"{part.value} {part.exact_accuracy}" for part in parts]
-        worst, best = rates[:3], rates[3:][-3:][::-1]
-        lines.append(f"Exact accuracy by {field}: worst {', '.join(worst)}" + f"; best {', '.join(best)}" * bool(best))
+        sides = extremes([(part.value, part.exact_accuracy) for part in parts])
+        best, worst = (", ".join(f"{value} {rate}" for value, rate in side) for side in sides)
+        lines += [f"Exact accuracy by {field}: worst {worst}; best {best}"] if best else []
     return lines
+
+
+def extremes(rates: Sequence[tuple[str, Rate]]) -> tuple[list[tuple[str, Rate]], list[tuple[str, Rate]]]:
+    """The best three and the worst three, none of them twice."""
+    enough = sorted((part for part in rates if part[1].count >= MIN_COUNT), key=lambda part: -part[1].rate)
+    count = min(3, len(enough) // 2)
+    return enough[:count], enough[::-1][:count]
 
 
 def evaluation_findings(results: Mapping[str, "Evaluation"]) -> list[str]:
@@ -62,27 +71,33 @@ def evaluation_findings(results: Mapping[str, "Evaluation"]) -> list[str]:
     if tuned is None:
         return findings
     gap = 100 * (tuned.scores.exact_accuracy.rate - baselines.ngram.rate)
-    if gap > 0:
-        findings.append(f"The fine-tuned model is {gap:.1f} points above the n-gram model.")
-    else:
-        findings.append(
-            f"The fine-tuned model does not beat the n-gram model ({gap:.1f} points): a far smaller tool would do for "
-            "this data; more samples or another learning rate may change that."
-        )
-    p = tuned.against_base.mcnemar_p_free
     findings.append(
-        f"Against the base model, on the {tuned.against_base.samples} replies that both gave: McNemar's exact p "
-        f"{'< 0.0001' if p < 1e-4 else f'= {p:.4f}'}{'' if p < 0.05 else ', which chance may well explain'}."
+        f"The fine-tuned model is {abs(gap):.1f} points {'above' if gap > 0 else 'below'} the n-gram model: "
+        f"{_p_value(tuned.against_ngram)}."
+    )
+    if gap <= 0 or tuned.against_ngram.mcnemar_p >= 0.05:
+        findings.append("So a far smaller tool may do for this data; more samples or epochs may change that.")
+    findings.append(
+        f"Against the base model, on the {tuned.against_base.samples} replies that both gave: "
+        f"{_p_value(tuned.against_base)}."
     )
     if unseen := tuned.scores.unseen_emojis:
         shown = " ".join(f"{row.emoji}×{row.count}" for row in unseen[:8])
         count, right = sum(row.count for row in unseen), sum(row.right_group for row in unseen)
         findings.append(f"Emojis that no training sample has: {shown}; {right} of {count} in the right group.")
     if turns := tuned.conversations.get("strung"):
-        last = turns[-1]
+        inside, alone, repeat = (
+            fmean(getattr(turn, name).rate for turn in turns[1:]) for name in ("exact_accuracy", "alone", "repeat_rate")
+        )
         findings.append(
-            f"In a running conversation of unrelated tweets exact accuracy is {turns[0].exact_accuracy.rate:.0%} at "
-            f"turn 1 and {last.exact_accuracy.rate:.0%} at turn {last.turn}, where {last.repeat_rate.rate:.0%} of the "
-            "replies repeat the one before; the labels there never do."
+            f"In a running conversation of unrelated tweets exact accuracy is {inside:.0%} from turn 2 on, and "
+            f"{alone:.0%} for the same tweets alone; {repeat:.0%} of the replies there repeat the one before, which "
+            "the labels never do."
         )
     return findings
+
+
+def _p_value(comparison: "Comparison") -> str:
+    p = comparison.mcnemar_p
+    shown = "< 0.0001" if p < 1e-4 else f"= {p:.4f}"
+    return f"McNemar's exact p {shown}" + ("" if p < 0.05 else ", which chance may well explain")

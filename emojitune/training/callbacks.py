@@ -126,6 +126,7 @@ class StopEarly(TrainerCallback):
         losses = [logs[name] for name in ("loss", "eval_loss") if name in logs]
         if not all(loss <= DIVERGED_LOSS for loss in losses):  # NaN fails every comparison
             self.diverged = control.should_training_stop = True
+            control.should_save = False  # nothing to resume from
 
     def on_step_end(self, args, state, control, **_):
         if args.world_size > 1:  # a signal reaches each rank at another step; all must stop after the same one

@@ -13,12 +13,13 @@ from statistics import median, mode
 from typing import Any
 
 from peft import PeftModel
-from transformers import PreTrainedTokenizerBase, TrainerState
+from transformers import GenerationConfig, PreTrainedTokenizerBase, TrainerState
 
 from emojitune.artifacts import OutputDirectory, atomic_write_dir, hash_files, read_json, write_json
 from emojitune.data.samples import Sample
 from emojitune.model.base_model import EMBEDDED, EMBEDDED_HUB_ID, BaseModel
 from emojitune.model.loading import peak_memory_bytes, quiet_transformers, save_tokenizer, stop_token_ids
+from emojitune.training.callbacks import DIVERGED_LOSS
 from emojitune.training.checkpoints import SCRIPT
 from emojitune.training.trainer import SharedPrefixSFTTrainer
 
@@ -34,11 +35,11 @@ class FinishedEpoch:
 
 
 def finished_epochs(state: TrainerState) -> list[FinishedEpoch]:
-    """Every epoch that ended with a finite loss."""
+    """Every epoch that ended with a loss that is no sign of divergence."""
     return [
         FinishedEpoch(round(row["epoch"]), row["eval_loss"], row["eval_answer_loss"], row["eval_exact_accuracy"])
         for row in state.log_history
-        if "eval_answer_loss" in row and row["epoch"] > 0 and math.isfinite(row["eval_loss"])
+        if "eval_answer_loss" in row and row["epoch"] > 0 and row["eval_loss"] <= DIVERGED_LOSS  # NaN is not
     ]
 
 
@@ -64,9 +65,9 @@ def save_model(
             (folder / "README.md").unlink(missing_ok=True)  # PEFT's card is a form with nothing filled in
         model = model.merge_and_unload()
     model.config.use_cache = True  # the trainer turned it off
-    model.generation_config.eos_token_id = stop_token_ids(tokenizer)
-    model.generation_config.do_sample = False  # greedy by default: instruct models ship a sampling config
-    model.generation_config.top_k = model.generation_config.top_p = None
+    # Greedy by default, with nothing of the sampling that instruct models ship: transformers refuses to save the two.
+    ids = {name: getattr(model.generation_config, name) for name in ("bos_token_id", "pad_token_id")}
+    model.generation_config = GenerationConfig(do_sample=False, eos_token_id=stop_token_ids(tokenizer), **ids)
     with atomic_write_dir(output.model) as folder, quiet_transformers():
         model.save_pretrained(folder)
         add_rope_settings_of_version_4(folder / "config.json")
@@ -155,15 +156,18 @@ def estimate_cost(trainer: SharedPrefixSFTTrainer, output: OutputDirectory) -> s
     evaluate = timeit.timeit(lambda: trainer.prediction_step(model, measured, False)[1].cpu(), number=1)
     steps = math.ceil(len(training) / args.gradient_accumulation_steps) * args.num_train_epochs
     minutes = (steps * step + args.num_train_epochs * len(evaluation) * evaluate) / 60
-    weights = 4 * model.num_parameters()
-    # A checkpoint holds the trained weights and the optimizer's two averages of them; two are kept, one is written.
-    disk = weights + 3 * 3 * 4 * model.num_parameters(only_trainable=True)
+    weights, trained = 4 * model.num_parameters(), 4 * model.num_parameters(only_trainable=True)
+    # A checkpoint holds the adapter, or all weights, and the optimizer's two averages of what is trained; two are kept,
+    # one is written.
+    is_adapter = isinstance(trainer.accelerator.unwrap_model(model), PeftModel)
+    disk = weights + 3 * ((trained if is_adapter else weights) + 2 * trained)
+    memory = peak_memory_bytes() + 2 * trained  # the averages come with the first step
     free = shutil.disk_usage(output.root).free
     with contextlib.suppress(OSError):  # the trainer has made these folders; those of an earlier run are not empty
         output.checkpoints.rmdir()
         output.training.rmdir()
     return (
         f"Dry run: {step:.2f} s per step, so about {minutes:.1f} minutes for {steps:.0f} steps and "
-        f"{args.num_train_epochs:.0f} evaluations; {peak_memory_bytes() / 1e9:.1f} GB of memory at the peak; "
+        f"{args.num_train_epochs:.0f} evaluations; {memory / 1e9:.1f} GB of memory at the peak; "
         f"{disk / 1e9:.1f} GB of disk while training ({free / 1e9:.0f} GB free), {weights / 1e9:.1f} GB after"
     )

@@ -34,7 +34,7 @@ def tokenize(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase, max_
             raise UserError(
                 f"{what} has {len(ids)} tokens, above --max-length {max_length}; raise it, or leave the sample out"
             )
-        labels = _labels(sample, ids, mask)
+        labels = _labels(sample, ids, mask, stops)
         supervised = [label for label in labels if label != IGNORE_INDEX]
         if not supervised:
             raise UserError(f"{what} has no token that carries loss; the chat template needs generation marks")
@@ -43,18 +43,21 @@ def tokenize(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase, max_
                 f"{what} does not learn to stop: the end of its turn carries no loss; choose a Gemma model, or fix "
                 "the generation marks of the chat template"
             )
-        if ids.count(tokenizer.bos_token_id) > 1:
+        if ids[:2].count(tokenizer.bos_token_id) > 1:
             raise UserError(f"{what} starts with two <bos>; fix the chat template")
         rows.append({"input_ids": ids, "labels": labels})
     return Dataset.from_list(rows)
 
 
-def _labels(sample: Sample, ids: Sequence[int], mask: Sequence[int]) -> list[int]:
+def _labels(sample: Sample, ids: Sequence[int], mask: Sequence[int], stops: Sequence[int]) -> list[int]:
+    """Many templates mark the line break after a turn as well, which no model is to learn: labels end with the stop."""
     replies = (message for message in sample.messages if message["role"] == "assistant")
     labels = []
     for is_reply, run in groupby(zip(ids, mask, strict=True), key=lambda pair: pair[1]):
         carries_loss = is_reply and is_label(next(replies))
-        labels += [token if carries_loss else IGNORE_INDEX for token, _ in run]
+        tokens = [token for token, _ in run]
+        end = max((place for place, token in enumerate(tokens) if token in stops), default=len(tokens))
+        labels += [token if carries_loss and place <= end else IGNORE_INDEX for place, token in enumerate(tokens)]
     return labels
 
 

@@ -98,6 +98,12 @@ class SharedPrefixSFTTrainer(SFTTrainer):
         release_memory()  # its batches are larger than training's
         return metrics
 
+    def create_scheduler(self, num_training_steps: int, optimizer: Any = None) -> Any:
+        """No warmup in a run of a few steps: its first step has a rate of 0, and may be the only one."""
+        if self.args.warmup_steps * num_training_steps < 1:
+            self.args.warmup_steps = 0
+        return super().create_scheduler(num_training_steps, optimizer)
+
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the answer loss of the batches since the last log."""
         if "loss" in logs:

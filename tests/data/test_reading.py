@@ -184,7 +184,9 @@ def test_chosen_columns_and_fields(write_data):
         ("ツイート,text".encode("utf-16-le"), "a.csv", ["--encoding utf-16-le"]),
         ("ツイート".encode() + b"\xff", "a.json", ["damaged at byte 12"]),
         (gzip.compress(b"[]" * 999)[:-9], "a.json.gz", ["is broken"]),
-        (parquet_of(TABLE)[:-9], "a.parquet", ["is broken"]),
+        (parquet_of(TABLE)[:-9], "a.parquet", ["cannot be read"]),
+        (parquet_of(TABLE).replace("😀".encode(), b"\xff" * 4), "a.parquet", ["cannot be read"]),
+        (b"text,label,Label\nx,\xf0\x9f\x98\x80,y\n", "a.csv", ["two columns named label"]),
         (b"PK\x03\x04", "a.xlsx", ["CSV in UTF-8"]),
     ],
 )

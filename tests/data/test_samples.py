@@ -9,6 +9,7 @@ from emojitune.artifacts import UserError
 from emojitune.data.samples import (
     balance,
     count_labels,
+    draw,
     filter_by_turns,
     load_samples,
     map_to_groups,
@@ -59,6 +60,13 @@ def test_weights_shift_the_balance_without_repeating(samples):
     found = counts(balance(samples, weights={"😀": 2.0}))
     assert found["😀"] == 2 * found["😭"] == 2 * found["😤"]
     assert counts(balance(samples, 2, {"😤": 0.5})) == {"😀": 2, "😭": 2, "😤": 1}
+
+
+def test_draw_is_the_same_each_time_in_order_and_from_everywhere(samples):
+    rows = list(samples) * 5
+    found = draw(rows, 10)
+    assert found == draw(rows, 10) and len(found) == 10 and draw(samples, 1000) == samples
+    assert [s.number for s in found] == sorted(s.number for s in found)
 
 
 def test_subsample_spreads_over_the_labels(samples):

@@ -112,6 +112,14 @@ def test_repeated_and_contradictory_samples():
     assert "sample 3: the same as sample 1" in said[0] and "sample 5: labelled 😤, but 😀 in sample 1" in said[1]
 
 
+def test_a_refused_sample_and_another_system_prompt_make_no_repeat():
+    assert [
+        p.number for p in check([sample("虹が見えた", "うれしい"), sample("虹が見えた", "😀"), *SMALL_DATA])[1]
+    ] == [1]
+    rows = [conversation([("虹が見えた", "😀")], system=prompt) for prompt in ("分類して", "感情は？")]
+    assert check(rows)[1] == []
+
+
 @pytest.mark.parametrize(
     ("rows", "drop_duplicates", "drop_invalid", "kept", "refused"),
     [

@@ -77,10 +77,11 @@ def test_running_conversations_equal_those_held_turn_by_turn(model):
             exact[turn] += [reply == label] if label else []
             repeated[turn].append(reply == before)
             before = reply
-    scores = run_conversations(model, conversations, lambda replies: None)
+    scores = run_conversations(model, conversations, {("虹", "😀"): True}, lambda replies: None)
     assert [(s.turn, s.exact_accuracy) for s in scores] == [(n + 1, rate_of(right)) for n, right in enumerate(exact)]
     assert [s.repeat_rate for s in scores] == [None, *map(rate_of, repeated[1:])]
     assert scores[1].exact_accuracy.count == 2
+    assert scores[0].alone == rate_of([True]) and scores[2].alone == rate_of([])
 
 
 def test_conversations_of_unrelated_texts_never_have_one_label_twice_in_a_row():
@@ -95,6 +96,7 @@ def test_conversations_of_unrelated_texts_never_have_one_label_twice_in_a_row():
 def test_baselines_know_the_training_split_only():
     train = load_samples([sample("虹が見えた朝", "😀"), sample("虹がきれい", "😀"), sample("犬が旅立った", "😭")])
     examples = build_examples(load_samples([sample("虹だ", "😀"), sample("猫が旅立った", "😭")]), ["😀", "😭"])
-    found = measure_baselines(train, examples, ["😀", "😭"])
+    found, choices = measure_baselines(train, examples, ["😀", "😭"])
+    assert choices == ["😀", "😭"]
     assert (found.chance, found.most_frequent_label.rate, found.ngram.rate) == (0.5, 0.5, 1.0)
-    assert measure_baselines(train[:2], examples[:1], ["😀"]).ngram.rate == 1.0
+    assert measure_baselines(train[:2], examples[:1], ["😀"])[0].ngram.rate == 1.0

@@ -1,5 +1,6 @@
 """Tokenizer, chat template, device and memory."""
 
+import json
 import os
 import subprocess
 import sys
@@ -12,7 +13,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerFast
 from emojitune.artifacts import UserError, write_json
 from emojitune.model import base_model
 from emojitune.model.base_model import EMBEDDED, find_base_model
-from emojitune.model.loading import peak_memory_bytes, save_tokenizer, select_device, select_dtype
+from emojitune.model.loading import load_tokenizer, peak_memory_bytes, save_tokenizer, select_device, select_dtype
 
 CONVERSATION = [
     {"role": "system", "content": "分類して"},
@@ -37,6 +38,14 @@ def test_the_tokenizer_is_what_transformers_reads(tokenizer):
     stock = PreTrainedTokenizerFast.from_pretrained(find_base_model(EMBEDDED).folder, local_files_only=True)
     assert tokenizer.backend_tokenizer.to_str() == stock.backend_tokenizer.to_str()
     assert tokenizer.special_tokens_map == stock.special_tokens_map
+
+
+def test_a_tokenizer_without_padding_pads_with_its_end(tiny_tokenizer, tmp_path):
+    save_tokenizer(tiny_tokenizer, tmp_path)
+    config = json.loads((tmp_path / "tokenizer_config.json").read_text(encoding="utf-8"))
+    del config["pad_token"]
+    write_json(tmp_path / "tokenizer_config.json", config)
+    assert load_tokenizer(tmp_path).pad_token == "<eos>"
 
 
 def test_a_device_that_is_not_there_is_one_sentence(monkeypatch):

@@ -43,7 +43,7 @@ def predictions(labels=LABELS, texts=("朝から虹が見えた",), reply=None):
             choice = label if number < 7 else labels[(index + 1) % len(labels)]
             probabilities = dict.fromkeys(labels, 0.1 / len(labels)) | {choice: 0.9}
             text = f"{texts[number % len(texts)]} {index}-{number}"
-            found.append(Prediction(text, label, 1, reply or choice, choice, probabilities, {"form": "plain"}))
+            found.append(Prediction([], text, label, 1, reply or choice, choice, probabilities, {"form": "plain"}))
     return found
 
 
@@ -59,7 +59,7 @@ def evaluation(model, right, labels, words):
     restricted = (rate, rate_of_count(right + 40, 250), none, 0.72, 0.95, 0.04)
     forms = {"lower <b>case</b>": 20, "質問": 25, "monologue": 30, "皮肉": 35, "long": 40, "plain": 45}
     by_form = {name: rate_of_count(count, 50) for name, count in forms.items()}
-    turns = [metrics.TurnScore(turn, rate, rate if turn > 1 else None) for turn in (1, 2, 3)]
+    turns = [metrics.TurnScore(turn, rate, rate if turn > 1 else None, rate) for turn in (1, 2, 3)]
     prompts = {"training": RUN["system_prompt"], "none": None}
     return metrics.Evaluation(
         model=model,
@@ -75,5 +75,6 @@ def evaluation(model, right, labels, words):
         conversations={"own": turns[:2], "strung": turns},
         system_prompts=[metrics.PromptScore(name, system, rate, none, rate) for name, system in prompts.items()],
         baselines=metrics.Baselines(1 / len(labels), rate_of_count(13, 250), rate_of_count(130, 250)),
-        against_base=metrics.Comparison(1e-9, 1e-6, 250) if model == "finetuned" else None,
+        against_base=metrics.Comparison(1e-9, 250) if model == "finetuned" else None,
+        against_ngram=metrics.Comparison(0.01, 250) if model == "finetuned" else None,
     )

@@ -26,22 +26,24 @@ HISTORIES = {
     "underfitting": ([3.2, 3.18, 3.17], [3.2, 3.19, 3.19], 500, "underfitting", 2, "--learning-rate 0.002 "),
     "unstable": ([2.0, 9.0], [1.9, 30.0], 500, "unstable", 1, "--learning-rate 0.0002 "),
     "learnt by heart, all of it": ([0.5, 0.0, 0.0], [0.4, 0.0, 0.0], 500, "levelled off", 2, "nothing points"),
+    "wavering near nothing": ([2.0, 0.7, 0.01, 0.013], [1.8, 1.5, 2.1, 2.5], 500, "overfitting", 2, "strong"),
+    "an epoch that exploded": ([2.0, 60.0], [1.9, 87.0], 500, "diverged", 1, "weights of epoch 1"),
     "nan in training": ([2.0, None], [1.9], 500, "diverged", 1, "--learning-rate 5e-05 "),
     "nan in validation": ([2.0, 2.1], [1.9, None], 500, "diverged", 1, "weights of epoch 1"),
     "one epoch": ([2.0], [1.5], 500, "too little to tell", 1, "--epochs 4 "),
     "no epoch yet": ([], [], 500, "too little to tell", None, "--resume "),
-    "few validation samples": ([2.0, 1.0, 0.5], [1.5, 1.8, 2.4], 10, "too little to tell", 1, "fraction 0.4 "),
+    "few validation samples": ([2.0, 1.0, 0.5], [1.5, 1.8, 2.4], 10, "too little to tell", 1, "--validation-fraction."),
 }
 
 
 @pytest.mark.parametrize("name", HISTORIES)
 def test_every_history_is_named_and_its_advice_can_be_pasted(name):
     training, validation, samples, kind, best, said = HISTORIES[name]
-    found = diagnose(load_curve(history(training, validation)), samples, 25, OutputDirectory(Path("my outputs")))
+    found = diagnose(load_curve(history(training, validation)), samples, 25, 5e-4, OutputDirectory(Path("my outputs")))
     assert (found.kind, found.best_epoch) == (kind, best)
     assert found.findings and said in "\n".join([found.title, *found.findings, *found.advice])
-    for advice in found.advice if kind != "levelled off" else ():
-        assert ": uv run 0" in advice and advice.endswith("--output-dir 'my outputs'")
+    for advice in found.advice:
+        assert ": uv run 0" not in advice or advice.endswith("--output-dir 'my outputs'")
 
 
 def test_a_logging_window_counts_for_each_epoch_that_it_covers_by_its_share():

@@ -7,7 +7,7 @@ import pytest
 from fakes import RUN, results
 from huggingface_hub import ModelCard
 
-from emojitune.artifacts import OutputDirectory
+from emojitune.artifacts import OutputDirectory, write_json
 from emojitune.reporting.model_card import write_model_card
 
 OTHER = RUN | {"base_model": {"name": "someone/model"}, "system_prompt": None}
@@ -38,6 +38,7 @@ def test_a_card_names_licence_data_and_settings_and_nothing_of_this_project(outp
 
 
 def test_metrics_come_with_intervals_and_another_base_model_with_its_own_licence(output):
+    write_json(output.model / "config.json", {"model_type": "llama"})
     card = card_of(output, OTHER, results()["finetuned"])
     assert "| exact accuracy | 72.0% (66–77) |" in card.text and '"role": "system"' not in card.text
     assert card.data.base_model == "someone/model" and card.data.license is None and "Gemma" not in card.text

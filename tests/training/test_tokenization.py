@@ -32,6 +32,14 @@ def test_a_turn_of_weight_zero_carries_no_loss(tiny_tokenizer):
     assert [s.label for s in later_turns_as_single_turns(load_samples([row]))] == ["🤩"]
 
 
+def test_a_line_break_that_a_template_marks_with_the_turn_is_not_learnt(tiny_tokenizer, monkeypatch):
+    mark = "{%- endgeneration -%}"
+    before, after = tiny_tokenizer.chat_template.split(mark)
+    monkeypatch.setattr(tiny_tokenizer, "chat_template", before + r"{{ '\n' }}" + mark + after)
+    [row] = tokenize(load_samples([sample("虹", "😀")]), tiny_tokenizer, 512, "training")
+    assert supervised(row, tiny_tokenizer) == "😀<end_of_turn>"
+
+
 def test_a_sample_above_max_length_is_refused_and_not_dropped(tiny_tokenizer):
     """TRL used to cut it, and to drop it in silence when its reply was cut off."""
     rows = load_samples([sample("短い", "😀"), sample("長い" * 100, "😀")])

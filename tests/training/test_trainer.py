@@ -11,11 +11,12 @@ import torch
 from conftest import SMALL_DATA, save_tiny_model
 from helpers.slow_evaluation import slow_evaluation
 from peft import LoraConfig
+from transformers import BloomConfig, BloomForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 from emojitune.data.samples import load_samples
 from emojitune.model.loading import load_model
-from emojitune.model.prefix_tree import model_inputs, prefix_tree, supports_prefix_tree
+from emojitune.model.prefix_tree import model_inputs, prefix_tree, samples_stay_apart, supports_prefix_tree
 from emojitune.training.callbacks import StopEarly
 from emojitune.training.tokenization import IGNORE_INDEX, tokenize
 from emojitune.training.trainer import SharedPrefixSFTTrainer, to_supervised_batch
@@ -90,6 +91,14 @@ def test_evaluation_agrees_with_a_slow_obvious_one(tiny_model, tiny_tokenizer, t
     assert metrics["eval_loss"] == pytest.approx(mean(losses), rel=1e-4)
     assert metrics["eval_answer_loss"] == pytest.approx(mean(answer_losses), rel=1e-4)
     assert metrics["eval_exact_accuracy"] == pytest.approx(mean(turns))
+
+
+def test_models_whose_samples_see_each_other_in_a_row_are_found_out(tiny_model, tiny_tokenizer, tmp_path):
+    for folder in (tiny_model, save_tiny_model("llama", tmp_path / "llama", tiny_tokenizer)):
+        assert samples_stay_apart(load_model(folder, torch.device("cpu"), torch.float32))
+    torch.manual_seed(1)
+    bloom = BloomForCausalLM(BloomConfig(vocab_size=99, hidden_size=16, n_layer=2, n_head=2, initializer_range=0.3))
+    assert not samples_stay_apart(bloom.eval())
 
 
 @pytest.mark.parametrize("window", [512, 6])
