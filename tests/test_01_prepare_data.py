@@ -1,7 +1,5 @@
 """Step 1: refusing bad data, and the report on good data."""
 
-from pathlib import Path
-
 import pytest
 from conftest import SMALL_DATA, conversation, load, run_script, sample
 
@@ -52,6 +50,7 @@ def test_of_many_problems_twenty_are_printed_and_all_are_written(
     assert prepare(write_data([sample("", "😀")] * 20), output) == 2
     said = capsys.readouterr().err
     assert "20 problems in 20 samples; fix them" in said and "--drop-invalid" in said and not output.exists()
+    assert len(said.splitlines()) == 21
     assert prepare(small_data, output) == 0
     before = report_of(output)
     capsys.readouterr()
@@ -69,8 +68,8 @@ def test_of_many_problems_twenty_are_printed_and_all_are_written(
     assert not (output / "01_data/problems.json").exists()
 
 
-def test_repeats_are_dropped_and_near_duplicates_listed(quick_step_1, tmp_path, capsys):
-    path = Path(__file__).parent / "data/cases/31-duplicates.csv"
+def test_repeats_are_dropped_and_near_duplicates_listed(quick_step_1, write_data, tmp_path, capsys):
+    path = write_data("text,label\nおはよう,😀\nおはよう,😴\n今日は最高,😀\n今日は最高,😀\n終電逃した,😭\n", "a.csv")
     assert prepare(path, tmp_path / "out", "--drop-duplicates") == 0
     said = capsys.readouterr().out
     assert "Dropped 1 of 5 samples" in said and "samples 1 and 2 are 100% alike, with different labels" in said
@@ -117,13 +116,12 @@ def test_choices_are_followed_and_recorded(flags, counts, quick_step_1, small_da
     assert report["flags"]["labels"] == (["😀", "😭"] if "--labels" in flags else None)
 
 
-BAD_FLAGS = """--labels x; --labels 😀,,😭; --weights 😀; --weights 😀=nan; --weights 😀=-1; --per-label 0;
-    --max-samples １.5; --max-length nan; --turns some; --labels 😀 --groups; --labels 🐱; --encoding none;
-    --text-column none; --output-dir=; --data="""
+BAD_FLAGS = """--labels 😀,,😭; --labels 🐱; --labels 😀 --groups; --weights 😀; --weights 😀=nan; --weights 😀=-1;
+    --per-label 0; --encoding none; --text-column none"""
 
 
-@pytest.mark.parametrize("flags", BAD_FLAGS.split(";"))
-def test_bad_arguments(quick_step_1, flags, small_data, tmp_path, capsys):
-    assert prepare(small_data, tmp_path / "out", *flags.split()) == 2
-    assert "Traceback" not in capsys.readouterr().err
-    assert not (tmp_path / "out").exists()
+def test_bad_arguments(quick_step_1, small_data, tmp_path, capsys):
+    for flags in map(str.split, BAD_FLAGS.split(";")):
+        assert prepare(small_data, tmp_path / "out", *flags) == 2 and not (tmp_path / "out").exists()
+        _, error = capsys.readouterr().err.split("error: ")
+        assert flags[0] in error or "leave it out of the flags" in error or "--encoding" in error, error

@@ -3,10 +3,10 @@
 import webbrowser
 
 import pytest
-from conftest import SMALL_DATA, held, load, run_script
+from conftest import SMALL_DATA, load, run_script
 from reporting.fakes import history
 
-from emojitune.artifacts import OutputDirectory, hash_files, write_json, write_jsonl
+from emojitune.artifacts import OutputDirectory, hash_files, lock_output_dir, write_json, write_jsonl
 
 PLOT = "04_plot_loss.py"
 
@@ -51,7 +51,7 @@ def test_a_run_in_progress_is_plotted_while_step_3_holds_the_directory(tmp_path,
     output = make_run(tmp_path, OVERFITTING, finished=False)
     with output.loss_history.open("a") as file:
         file.write('{"step": 31, "epo')
-    with held(tmp_path):
+    with lock_output_dir(output, "03_train_model.py"):
         assert run_script(PLOT, tmp_path) == 0
     shown = capsys.readouterr().out
     assert "The run has not finished" in shown and "05_test_base" not in shown

@@ -27,15 +27,16 @@ def test_writes_exactly_these_files(evaluated):
     assert tuned["baselines"]["chance"] == pytest.approx(1 / 3)
     predicted = (evaluated / "05_evaluation/predictions_base.jsonl").read_bytes()
     assert tuned["against_base"]["samples"] == tuned["replies"] == predicted.count(b"\n")
-    turns = [turn["turn"] for turn in tuned["conversations"]["own"]]
-    assert turns == list(range(1, len(turns) + 1))
+    turns = {name: [turn["turn"] for turn in found] for name, found in tuned["conversations"].items()}
+    assert turns == {"own": [1, 2, 3], "strung": [1, 2, 3, 4, 5]}
     assert [row["system"] for row in tuned["system_prompts"]][:2] == [SYSTEM, None] and not base["system_prompts"]
 
 
 def test_exact_accuracy_is_the_one_that_training_reported(evaluated):
     run = load(evaluated / "03_training/run.json")
     best = next(epoch for epoch in run["epochs"] if epoch["epoch"] == run["best_epoch"])
-    assert result(evaluated, "finetuned")["scores"]["exact_accuracy"]["rate"] == pytest.approx(best["exact_accuracy"])
+    found = result(evaluated, "finetuned")["scores"]["exact_accuracy"]["rate"]
+    assert found == pytest.approx(best["exact_accuracy"]) and found > 0
 
 
 def test_a_base_only_evaluation_leaves_no_results_of_an_earlier_model(evaluated, capsys):

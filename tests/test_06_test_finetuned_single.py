@@ -2,18 +2,17 @@
 
 import io
 import json
-import os
-import pty
 import shutil
-import subprocess
 import sys
+from types import SimpleNamespace
 
 import pytest
-from conftest import ROOT, SYSTEM, load, run_script
+from conftest import SYSTEM, load, run_script
 
 from emojitune.artifacts import write_json
 
 SCRIPT = "06_test_finetuned_single.py"
+LABELS = ["😀", "😭", "😤"]
 
 
 @pytest.fixture
@@ -31,16 +30,16 @@ def chat(stages, monkeypatch, capsys):
 
 
 def test_one_reply_per_line_and_nothing_else(chat):
-    status, out, err = chat("今日は最高\n\n 　\nもう無理\n")
-    assert (status, err, out.count("\n")) == (0, "", 2)
-    assert chat("今日は最高\nもう無理\n") == (0, out, "")  # stateless and greedy: always the same
+    status, out, err = chat("今日は最高\n\n 　\nもう無理\n", "--system", SYSTEM)
+    assert (status, err, out.count("\n")) == (0, "", 2) and set(out.split()) <= {*LABELS}
+    assert chat("今日は最高\nもう無理\n", "--system", SYSTEM) == (0, out, "")  # stateless and greedy: always the same
 
 
 def test_restricted_replies_are_labels_of_the_run(chat):
     _, out, _ = chat("今日は最高\nもう無理\n", "--restrict", "--json", "--top", 3, "--device", "cpu")
     rows = [json.loads(line) for line in out.splitlines()]
     for row in rows:
-        assert row["reply"] == row["top"][0]["label"] in ["😀", "😭", "😤"]
+        assert row["reply"] == row["top"][0]["label"] in LABELS
         assert sum(item["probability"] for item in row["top"]) == pytest.approx(1, abs=1e-4)
     assert chat("今日は最高\nもう無理\n", "--restrict")[1] == "".join(f"{row['reply']}\n" for row in rows)
 
@@ -95,22 +94,20 @@ def test_the_data_may_be_gone_but_no_base_model_may_stand_for_the_fine_tuned_one
     assert status == 2 and "the base model's own weights" in err
 
 
-def test_interactive_chat_greets_replies_and_leaves_cleanly(stages):
-    """In a real terminal, ended by Ctrl+D."""
-    leader, follower = pty.openpty()
+@pytest.mark.parametrize("leaving", [EOFError, KeyboardInterrupt], ids=["Ctrl+D", "Ctrl+C"])
+def test_interactive_chat_greets_replies_and_leaves_cleanly(leaving, stages, monkeypatch, capsys):
+    typed = iter(["今日は最高", " "])
+
+    def type_next(prompt):
+        for text in typed:
+            return text
+        raise leaving
+
+    monkeypatch.setattr("builtins.input", type_next)
+    monkeypatch.setattr(sys, "stdin", SimpleNamespace(isatty=lambda: True))
     output = stages["done"][0]
-    command = [sys.executable, SCRIPT, "--output-dir", str(output), "--max-new-tokens", "2"]
-    process = subprocess.Popen(command, cwd=ROOT, stdin=follower, stdout=follower, stderr=follower)
-    os.close(follower)
-    said, typed = b"", [b"\x04", "今日は最高\n".encode()]
-    try:
-        while piece := os.read(leader, 1000):
-            said += piece
-            if said.endswith(b"> ") and typed:
-                os.write(leader, typed.pop())
-    except OSError:  # the other end is closed
-        pass
-    text = said.decode(errors="replace")
-    assert process.wait(timeout=60) == 0, text
-    assert "Loading the model …" in text and "Chat started. Press Ctrl+C to exit." in text
-    assert f"uv run {SCRIPT} --system '{SYSTEM}' --output-dir {output}" in text
+    assert run_script(SCRIPT, "--restrict", "--output-dir", output) == 0
+    said = capsys.readouterr()
+    greeting, _, advice, reply, last = said.out.splitlines()
+    assert said.err == "Loading the model …\n" and greeting == "Chat started. Press Ctrl+C to exit." and not last
+    assert f"uv run {SCRIPT} --system '{SYSTEM}' --output-dir {output}" in advice and reply in LABELS

@@ -26,6 +26,7 @@ pytestmark = [
 POINTS = int(os.environ.get("CRASH_POINTS", "40"))
 PARTS = 2  # of a script's points, so that the workers share them
 SIGNALS = (signal.SIGKILL, signal.SIGINT, signal.SIGTERM)
+QUICK = {"05_test_base.py": ["--quick"]}  # what it leaves out is one picture more
 
 
 @pytest.fixture
@@ -33,14 +34,9 @@ def undisturbed(shared, stages):
     """Of a script: its artifacts, how many writes it makes, and its seconds."""
 
     def of(script):
-        before, flags = stages[script]
-
         def build(folder):
-            output = shutil.copytree(before, folder / "out")
-            runner = Runner(script, [*flags, "--output-dir", output])
-            runner.run()  # the server warms up
-            shutil.rmtree(output)
-            shutil.copytree(before, output)
+            output = shutil.copytree(stages[script][0], folder / "out")
+            runner = Runner(script, [*stages[script][1], *QUICK.get(script, ()), "--output-dir", output])
             start = time.monotonic()
             assert runner.run(stop_at=None) == 0, runner.said
             facts = {"seconds": time.monotonic() - start, "writes": runner.writes, "artifacts": artifacts(output)}
@@ -57,13 +53,11 @@ def test_stopped_anywhere_and_run_again(script, part, stages, undisturbed, share
     before, flags = stages[script]
     facts = undisturbed(script)
     output = shared / f"undisturbed-{script}" / f"out-{part}"
-    runner = Runner(script, [*flags, "--output-dir", output])
+    runner = Runner(script, [*flags, *QUICK.get(script, ()), "--output-dir", output])
     assert facts["writes"] >= 3
-    at_writes = range(1, facts["writes"] + 1, max(1, facts["writes"] // POINTS))
-    moments = max(POINTS - len(at_writes), POINTS // 4)
-    points = [{"stop_at": write} for write in at_writes]
+    points = [{"stop_at": write} for write in range(1, facts["writes"] + 1, -(-facts["writes"] // POINTS))]
+    moments = max(POINTS - len(points), POINTS // 4)
     points += [{"after": facts["seconds"] * (moment + 0.5) / moments} for moment in range(moments)]
-    assert len(points) >= POINTS
     chains = -(-len(points) // len(SIGNALS))
     for chain in range(part, chains, PARTS):
         shutil.rmtree(output, ignore_errors=True)

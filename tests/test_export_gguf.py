@@ -1,8 +1,10 @@
 """The exported GGUF file holds the fine-tuned model: read back by transformers, which has a reader of its own."""
 
 import re
+from functools import cache
 
 import gguf
+import numpy as np
 import pytest
 import torch
 from conftest import ROOT, SYSTEM, load, random_model, run_script
@@ -110,18 +112,21 @@ def test_what_cannot_be_exported_is_one_sentence(small, capsys):
     write_json(output.run, load(output.run) | {"base_model": {"name": "Qwen/Qwen3-0.6B"}})
     assert run_script(SCRIPT, "--output-dir", output.root) == 2
     assert "convert_hf_to_gguf.py" in capsys.readouterr().err
-    (output.model / "model.safetensors").write_bytes(b"other")
-    assert run_script(SCRIPT, "--output-dir", output.root) == 2
-    assert "03_train_model.py" in capsys.readouterr().err and not (output.root / "export").exists()
+    assert not (output.root / "export").exists()
 
 
 @pytest.mark.slow
-def test_the_real_model_survives(tokenizer, tmp_path):
+def test_the_real_model_survives(tokenizer, tmp_path, monkeypatch):
     """As if fine-tuned: the embedded model with every matrix changed a little."""
+    # The reader takes millions of slices of a memory map for 262,144 tokens, and transformers calls it three times.
+    memmap = np.memmap
+    monkeypatch.setattr(np, "memmap", lambda path, **options: memmap(path, **options).view(np.ndarray))
+    monkeypatch.setattr(gguf, "GGUFReader", cache(gguf.GGUFReader))
     model = load_model(base_model.find_base_model("embedded").folder, torch.device("cpu"), torch.float32)
     add_noise(model, 1e-3)
     output = OutputDirectory(tmp_path)
-    finish(output, model, tokenizer)
+    finish(output, model.bfloat16(), tokenizer)
+    model.float()
     assert run_script(SCRIPT, "--output-dir", tmp_path) == 0
 
     loaded = AutoTokenizer.from_pretrained(tmp_path / "export", gguf_file="emojitune-q8_0.gguf")

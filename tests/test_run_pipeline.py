@@ -15,23 +15,18 @@ from emojitune.artifacts import write_json
 @pytest.fixture
 def pipeline(tmp_path, monkeypatch):
     module = script("run_pipeline.py")
-    commands = []
-
-    def run_step(output, script, flags, text=None):
-        commands.append([script, *flags])
-        write_json(output.run, {"system_prompt": "分類して", "seconds": 120})
-        write_json(output.report, {"read": 4000, "samples": 250})
-        return 1 if script == fails else 0
-
-    fails = None
-    monkeypatch.setattr(module, "run_step", run_step)
 
     def run(*flags, failing=None):
-        nonlocal fails
-        fails = failing
-        commands.clear()
-        status = module.main([*flags, "--output-dir", str(tmp_path / "out")])
-        return status, commands
+        commands = []
+
+        def run_step(output, script, flags, text=None):
+            commands.append([script, *flags])
+            write_json(output.run, {"system_prompt": "分類して", "seconds": 120})
+            write_json(output.report, {"read": 4000, "samples": 250})
+            return int(script == failing)
+
+        monkeypatch.setattr(module, "run_step", run_step)
+        return module.main([*flags, "--output-dir", str(tmp_path / "out")]), commands
 
     return run
 

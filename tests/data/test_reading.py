@@ -3,19 +3,17 @@
 import gzip
 import io
 import json
-from pathlib import Path
 
 import datasets
 import pyarrow
 import pytest
-from conftest import SYSTEM, conversation, sample
+from conftest import sample
 from pyarrow import parquet
 
 from emojitune.artifacts import UserError
 from emojitune.data.reading import WORDS_SYSTEM_PROMPT, read_dataset
 from emojitune.data.validation import drop, validate
 
-CASES = Path(__file__).parent / "cases"
 SHORT = [sample("ある日の出来事", "😀"), sample("ぜんぜん違う話", "😭")]
 TABLE = [{"text": row["messages"][1]["content"], "label": row["messages"][2]["content"]} for row in SHORT]
 
@@ -27,34 +25,6 @@ def read(path, **options):
 def samples_of(path, **options):
     samples, problems = validate(read(path, **options), 512, lambda rows: [9] * len(rows))
     return drop(path.name, samples, problems, drop_duplicates=False, drop_invalid=False)
-
-
-# ---- cases ---------------------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize(
-    ("name", "systems"),
-    [
-        ("01-sharegpt.jsonl", {SYSTEM}),
-        ("02-alpaca.json", {SYSTEM}),
-        ("03-prompt-completion.jsonl", {None}),
-        ("05-openai-weight.jsonl", {SYSTEM, None}),
-        ("09-pretty.jsonl", {SYSTEM}),
-        ("26-alias.csv", {SYSTEM}),
-        ("34-empty-system.jsonl", {None}),
-        ("44-extra-columns.csv", {"絵文字一つで"}),
-    ],
-)
-def test_a_file_that_somebody_brings_is_read(name, systems):
-    samples = samples_of(CASES / name)
-    assert [sample.labels for sample in samples] == [["😀"], ["😭"], ["🤤"]]
-    assert {sample.system for sample in samples} == systems
-
-
-def test_what_was_taken_as_what_is_said():
-    taken = read_dataset(str(CASES / "44-extra-columns.csv"))[1]
-    assert taken == "text as the text, label as the label, system as the system prompt; not used: id"
-    assert "the system prompt is このツイート" in read_dataset(str(CASES / "26-alias.csv"))[1]
 
 
 # ---- formats -------------------------------------------------------------------------------------------------------
@@ -77,11 +47,10 @@ CSV = "text,label\n" + "\n".join(f"{row['text']},{row['label']}" for row in TABL
         ({"meta": "x", "rows": SHORT}, "a.json"),
         (LINES, "a.jsonl"),
         (LINES.replace("\n", "\r\n"), "a.txt"),
-        (LINES.replace("\n", "\r"), "a.jsonl"),
         (LINES.replace("\n", ""), "a.json"),
+        ("\n".join(json.dumps(row, indent=2) for row in SHORT), "a.jsonl"),
         (b"\xef\xbb\xbf" + LINES.encode(), "a.jsonl"),
         (json.dumps(SHORT).encode("utf-16"), "a.json"),
-        (gzip.compress(LINES.encode()), "a.jsonl.gz"),
         (gzip.compress(CSV.encode()), "a.csv.gz"),
         (gzip.compress(LINES.encode()), "a"),
         (CSV, "a.csv"),
@@ -132,11 +101,15 @@ def test_a_dataset_of_the_hub(monkeypatch, tmp_path):
 @pytest.mark.parametrize(
     ("row", "messages"),
     [
-        ({"instruction": "ねむい", "input": "", "output": "😴"}, conversation([("ねむい", "😴")], None)),
+        ({"instruction": "ねむい", "input": "", "output": "😴"}, sample("ねむい", "😴", None)),
+        ({"instruction": "一つで", "input": "ねむい", "output": "😴"}, sample("ねむい", "😴", "一つで")),
+        ({"prompt": "ねむい", "completion": "😴"}, sample("ねむい", "😴", None)),
         ({"ツイート": "ねむい", "ラベル": "😴"}, sample("ねむい", "😴")),
-        ({"Sentence ": "ねむい", "Emotion": "😴", "System_Prompt": ""}, conversation([("ねむい", "😴")], None)),
+        ({"text": "ねむい", "label": ":sleeping:"}, sample("ねむい", ":sleeping:")),
+        ({"Sentence ": "ねむい", "Emotion": "😴", "System_Prompt": ""}, sample("ねむい", "😴", None)),
         ({"text": "買って", "label": 1}, sample("買って", "1", WORDS_SYSTEM_PROMPT)),
-        ({"system": "一つで", **conversation([("ねむい", "😴")], None)}, sample("ねむい", "😴", "一つで")),
+        ({"system": "一つで", **sample("ねむい", "😴", None)}, sample("ねむい", "😴", "一つで")),
+        (sample("ねむい", "😴", " "), sample("ねむい", "😴", None)),
     ],
 )
 def test_columns_by_their_common_names(row, messages, write_data):
@@ -149,13 +122,17 @@ def test_roles_and_parts_of_other_programs(write_data):
         {"role": "Human", "content": [{"type": "text", "text": "ねむ"}, {"type": "text", "text": "い"}]},
         {"role": "model", "content": "😴", "weight": 1},
     ]
-    samples = samples_of(write_data([{"messages": messages}]))
-    assert list(samples[0].messages) == sample("ねむい", "😴", "一つで")["messages"]
+    sharegpt = [{"from": "human", "value": "ねむい"}, {"from": "gpt", "value": "😴"}]
+    found = samples_of(write_data([{"messages": messages}])), samples_of(write_data([{"conversations": sharegpt}]))
+    expected = [sample("ねむい", "😴", system)["messages"] for system in ("一つで", None)]
+    assert [list(row.messages) for [row] in found] == expected
 
 
 def test_chosen_columns_and_fields(write_data):
     path = write_data("id,Body,text,mood,form,n\n1,ねむい,x,😴,reply,2\n2,わあ,y,😆,post,3\n", "a.csv")
-    rows = read(path, text_column="BODY", label_column="mood")
+    rows, taken = read_dataset(str(path), text_column="BODY", label_column="mood")
+    assert taken.startswith("body as the text, mood as the label; the system prompt is このツイート")
+    assert taken.endswith("; kept beside each sample: form, n; not used: id, text")
     assert rows[0] == {**sample("ねむい", "😴"), "form": "reply", "n": "2"}
     assert samples_of(path, text_column="body", label_column="mood")[1].fields == {"form": "post", "n": "3"}
     for options in ({}, {"text_column": "none", "label_column": "mood"}, {"system_column": "none"}):

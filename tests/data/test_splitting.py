@@ -94,7 +94,8 @@ def test_every_number_of_turns_gives_its_share():
 
 
 def test_no_near_duplicate_straddles_the_split():
-    rows = [sample(digest(str(i // 3))[:40] + str(i % 3), "😀" if i % 2 else "😭") for i in range(300)]
+    rows = [sample(digest(str(i // 3))[:40] + str(i % 3), "😀" if i // 3 % 2 else "😭") for i in range(300)]
     train, validation = split(load_samples(rows), 0.2, 42)
+    assert len(validation) == 60
     texts = [s.texts[0] for s in train] + [s.texts[0] for s in validation]
     assert all((i < len(train)) == (j < len(train)) for i, j, _ in near_duplicates(texts))

@@ -14,7 +14,7 @@ from emojitune.evaluation.conversations import (
 )
 from emojitune.evaluation.predictions import MAX_NEW_TOKENS, build_examples, predict
 from emojitune.inference.chat_model import ChatModel
-from emojitune.inference.generation import GenerationSettings, encode_prompt
+from emojitune.inference.generation import GenerationSettings, build_messages, encode_prompt
 from emojitune.stats import rate_of
 
 LABELS = ["😀", "😭", "😤", "☹️"]
@@ -66,7 +66,8 @@ def test_the_turns_of_a_conversation_do_not_go_through_the_model_twice(model):
 
 
 def test_running_conversations_equal_those_held_turn_by_turn(model):
-    conversations = [*multi_turn_conversations(load_samples(ROWS)), Conversation(None, [("虹", "😀"), ("虹", "😀")])]
+    answer = model.reply(encode_prompt(model.tokenizer, build_messages("虹")), SETTINGS)
+    conversations = [*multi_turn_conversations(load_samples(ROWS)), Conversation(None, [("虹", answer), ("虹", "😀")])]
     exact, repeated = [[], [], []], [[], [], []]
     for row in conversations:
         history, before = [{"role": "system", "content": row.system}] if row.system else [], None
@@ -77,7 +78,7 @@ def test_running_conversations_equal_those_held_turn_by_turn(model):
             exact[turn] += [reply == label] if label else []
             repeated[turn].append(reply == before)
             before = reply
-    scores = run_conversations(model, conversations, {("虹", "😀"): True}, lambda replies: None)
+    scores = run_conversations(model, conversations, {("虹", answer): True}, lambda replies: None)
     assert [(s.turn, s.exact_accuracy) for s in scores] == [(n + 1, rate_of(right)) for n, right in enumerate(exact)]
     assert [s.repeat_rate for s in scores] == [None, *map(rate_of, repeated[1:])]
     assert scores[1].exact_accuracy.count == 2

@@ -28,14 +28,6 @@ def test_an_over_long_text_is_cut_to_fit(tiny_tokenizer):
     assert truncate_prompt(tiny_tokenizer, "短い\ud800話", None)[0] == whole  # half a character is left out
 
 
-def test_batched_replies_equal_one_by_one(model, tiny_tokenizer):
-    texts = ("今日", "とても長い一日だった", "うーん")
-    prompts = [encode_prompt(tiny_tokenizer, build_messages(text)) for text in texts]
-    settings = GenerationSettings(max_new_tokens=6)
-    together = generate(model, tiny_tokenizer, prompts, settings)
-    assert together == [generate(model, tiny_tokenizer, [prompt], settings)[0] for prompt in prompts]
-
-
 def test_pieces_add_up_to_the_reply_and_are_safe_for_a_terminal(model, tiny_tokenizer):
     [escape] = tiny_tokenizer.encode("\x1b", add_special_tokens=False)
     always = lambda _, given, logits: torch.zeros_like(logits).index_fill(-1, torch.tensor([escape]), 1.0)  # noqa: E731

@@ -3,9 +3,8 @@
 import re
 
 import pytest
-from conftest import SMALL_DATA, SYSTEM, conversation, sample
+from conftest import SMALL_DATA, conversation, sample
 
-from benchmarks.later_turns import later_turns_as_single_turns
 from emojitune.artifacts import UserError
 from emojitune.data.samples import load_samples
 from emojitune.training.tokenization import IGNORE_INDEX, highlight_labels, tokenize
@@ -29,7 +28,6 @@ def test_a_turn_of_weight_zero_carries_no_loss(tiny_tokenizer):
     row["messages"][4]["weight"] = 0
     [tokenized] = tokenize(load_samples([row]), tiny_tokenizer, 512, "training")
     assert supervised(tokenized, tiny_tokenizer) == "😩<end_of_turn>🤩<end_of_turn>"
-    assert [s.label for s in later_turns_as_single_turns(load_samples([row]))] == ["🤩"]
 
 
 def test_a_line_break_that_a_template_marks_with_the_turn_is_not_learnt(tiny_tokenizer, monkeypatch):
@@ -60,9 +58,3 @@ def test_a_template_that_trains_the_wrong_tokens_is_refused(pattern, replacement
     monkeypatch.setattr(tiny_tokenizer, "chat_template", template)
     with pytest.raises(UserError, match=words):
         tokenize(load_samples([sample("雨だ", "😩")]), tiny_tokenizer, 512, "training")
-
-
-def test_later_turns_come_by_themselves_with_their_system_prompt():
-    rows = [conversation([("一", "😀"), ("二", "😀"), ("三", "😭")]), sample("四", "😤")]
-    single = [row.as_json() for row in later_turns_as_single_turns(load_samples(rows))]
-    assert single == [sample("二", "😀", SYSTEM), sample("三", "😭", SYSTEM)]
