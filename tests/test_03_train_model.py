@@ -120,7 +120,7 @@ def test_early_stopping_counts_on_after_a_resume(prepared, tiny_model):
     undisturbed = run_of(prepared)
     assert len(undisturbed["epochs"]) == undisturbed["best_epoch"] + 3 < 30
     shutil.rmtree(prepared / "03_training")
-    assert runner.run(stop_at=int(runner.writes * 0.65), signum=signal.SIGINT) == 130, runner.said
+    assert runner.run(stop_at=int(runner.writes * 0.8), signum=signal.SIGINT) == 130, runner.said
     assert resume(prepared) == 0
     assert len(run_of(prepared)["epochs"]) == len(undisturbed["epochs"])
 

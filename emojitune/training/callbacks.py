@@ -138,8 +138,16 @@ class StopEarly(TrainerCallback):
 
     def on_epoch_end(self, args, state, control, **_):
         # In mid-epoch, an evaluation would keep the user waiting and would not be the epoch's.
-        if self.diverged or (self.signal and state.epoch % 1):
+        if self.diverged or (control.should_training_stop and state.epoch % 1):
             control.should_evaluate = control.should_save = False
+
+
+class Patience(EarlyStoppingCallback):
+    """Early stopping; a run that is resumed with no patience left stops again."""
+
+    def on_train_begin(self, args, state, control, **kwargs):
+        super().on_train_begin(args, state, control, **kwargs)
+        control.should_training_stop = self.early_stopping_patience_counter >= self.early_stopping_patience
 
 
 def add_callbacks(trainer: Trainer, loss_history: Path, patience: int | None) -> StopEarly:
@@ -151,5 +159,5 @@ def add_callbacks(trainer: Trainer, loss_history: Path, patience: int | None) ->
         trainer.add_callback(ProgressBar(len(trainer.eval_dataset)))
         trainer.add_callback(LossHistory(loss_history))
     if patience:
-        trainer.add_callback(EarlyStoppingCallback(patience))
+        trainer.add_callback(Patience(patience))
     return stop
