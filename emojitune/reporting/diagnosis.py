@@ -135,7 +135,7 @@ def diagnose(
     elif len(curve.epochs) == 1:
         what, why = "one epoch", "One epoch gives one point; overfitting would show in the second or third."
         longer = rerun_command(TRAIN, output, "--epochs", "4")
-        advice = f"Train longer to see the curve turn; the best epoch is kept{OTHER_FLAGS}: {longer}"
+        advice = f"The best epoch is kept, so train longer to see the curve turn{OTHER_FLAGS}: {longer}"
     else:
         return _diagnose_trend(curve, best, validation_samples, labels, learning_rate, output)
     return Diagnosis("too little to tell", f"Too little to tell: {what}", number, [why, *_gap(best)], [advice])
@@ -173,7 +173,7 @@ def _diagnose_trend(
     gain = -_change(last.validation, previous.validation)
     if last == best and gain > noise:
         findings = [f"The last epoch still lowered the validation loss by {gain:.0%}.", *_gap(last)]
-        advice = f"Train longer; the best epoch is kept, so too long costs only time{OTHER_FLAGS}: {twice_as_long}"
+        advice = f"The best epoch is kept, so too long costs only time; train longer{OTHER_FLAGS}: {twice_as_long}"
         title = f"Still improving after {last.number} epochs"
         return Diagnosis("still improving", title, best.number, findings, [advice])
     guessing = math.log(labels)
