@@ -94,7 +94,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         if len(examples) < turns:
             print(f"Left out: turns whose label no training sample has, {turns - len(examples)} of {turns}")
         system = run["system_prompt"] if run else Counter(sample.system for sample in train).most_common(1)[0][0]
-        few = {sample.number for sample in draw(validation, BASE_SAMPLES)}
+        known = {example.sample for example in examples}
+        few = {sample.number for sample in draw([s for s in validation if s.number in known], BASE_SAMPLES)}
         examples_of = {"base": [example for example in examples if example.sample in few], "finetuned": examples}
         baselines, ngram = measure_baselines(train, examples, labels)
 
