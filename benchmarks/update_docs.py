@@ -2,14 +2,15 @@
 
     uv run benchmarks/update_docs.py --output-dir outputs --quick-dir outputs-quick
 
-Needs run_pipeline.py with defaults, the same with --quick, and benchmarks/posts.py. The figures go to docs/results.json
-and from there between marks such as `<!-- results -->` and `<!-- /results -->`; `tests/test_docs.py` fails when the two
-drift apart.
+Needs run_pipeline.py with defaults, the same with --quick, benchmarks/posts.py and benchmarks/learning_curve.py. The
+figures go to docs/results.json and from there between marks such as `<!-- results -->` and `<!-- /results -->`; `tests/test_docs.py` fails when
+the two drift apart.
 """
 
 import argparse
 import json
 import re
+import shutil
 import subprocess
 import sys
 from datetime import date
@@ -27,6 +28,7 @@ from run_pipeline import TWEETS
 ROOT = Path(__file__).parent.parent
 RESULTS = ROOT / "docs/results.json"
 SPEED = ROOT / "docs/speed.json"  # training_speed.py writes it
+CURVE = "learning_curve/learning_curve.json"  # in the output directory
 WORDS = {
     "en": {
         "head": ("", "base", "fine-tuned", "character n-gram model"),
@@ -44,6 +46,8 @@ WORDS = {
         "model fill {disk} GB of disk; on macOS and Windows it is much less. Each output folder takes 1.1 GB more.",
         "note": "{replies:,} validation replies ({base} for the base model), 95 % intervals in brackets; chance is "
         "{chance}. The n-gram model sees only which short runs of characters a text contains.",
+        "curve": "Trained on fewer tweets, for {epochs} epochs: {points}.",
+        "point": "{samples_per_label} per label {rate}",
     },
     "ja": {
         "head": ("", "元のモデル", "学習後", "文字 n-gram モデル"),
@@ -63,6 +67,8 @@ WORDS = {
         "macOS と Windows ではずっと少なく済みます。出力フォルダはそれぞれ、さらに 1.1 GB 使います。",
         "note": "検証データの返答 {replies:,} 件(元のモデルは {base} 件)。括弧内は 95 % 区間。"
         "当てずっぽうなら {chance}。n-gram モデルは、文に含まれる短い文字の並びしか見ません。",
+        "curve": "少ないツイートで {epochs} エポック学習させた場合の完全一致: {points}。",
+        "point": "ラベルごとに {samples_per_label} 件で {rate}",
     },
 }
 
@@ -90,6 +96,7 @@ def collect(output: OutputDirectory, quick: OutputDirectory) -> dict[str, Any]:
             ]
         },
         "replies": ask(output, run["system_prompt"]),
+        "learning_curve": read_json(output.root / CURVE, "benchmarks/learning_curve.py", output),
         "speed": json.loads(SPEED.read_text(encoding="utf-8")),
         **evaluation,
     }
@@ -134,7 +141,14 @@ def main_table(results: dict[str, Any], language: str) -> str:
     note = words["note"].format(
         replies=results["finetuned"]["replies"], base=results["base"]["replies"], chance=f"{baselines['chance']:.1%}"
     )
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note}"
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note} {learning_curve(results, language)}"
+
+
+def learning_curve(results: dict[str, Any], language: str) -> str:
+    """In a sentence, the exact accuracy after training on fewer samples."""
+    words, curve = WORDS[language], results["learning_curve"]
+    points = [words["point"].format(**point, rate=show(point["gemma"])) for point in curve["points"]]
+    return words["curve"].format(epochs=curve["epochs"], points=", ".join(points))
 
 
 def replies_table(results: dict[str, Any], language: str) -> str:
@@ -216,6 +230,18 @@ def details(results: dict[str, Any]) -> str:
             for part, row in slices.items()
         ),
     ]
+    curve = results["learning_curve"]
+    lines += [
+        "",
+        f"The learning curve: exact accuracy on the same {curve['replies']:,} validation replies, by samples per label in "
+        f"training, best of {curve['epochs']} epochs:",
+        "",
+        "| samples per label | fine-tuned | n-gram |",
+        "| --- | --- | --- |",
+        *(f"| {p['samples_per_label']} | {show(p['gemma'])} | {show(p['ngram'])} |" for p in curve["points"]),
+        "",
+        "![Exact accuracy by samples per label](learning_curve.png)",
+    ]
     if tuned["conversations"]:
         lines += ["", "Running conversations with the model's own replies as history:", ""]
         lines += ["| conversations | turn | exact | same texts alone | repeats the reply before |"]
@@ -267,6 +293,7 @@ def main() -> None:
     parser.add_argument("--quick-dir", type=output_directory, default=OutputDirectory(Path("outputs-quick")))
     args = parser.parse_args()
     write_json(RESULTS, collect(args.output_dir, args.quick_dir))
+    shutil.copy((args.output_dir.root / CURVE).with_suffix(".png"), ROOT / "docs")
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
     for path, parts in documents(results).items():
         write_text(path, filled(path.read_text(encoding="utf-8"), parts))
