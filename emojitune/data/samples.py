@@ -10,7 +10,7 @@ from itertools import zip_longest
 from typing import Any
 
 from emojitune.artifacts import UserError
-from emojitune.data.emojis import LABELS, group_label
+from emojitune.data.emojis import GROUP_EMOJI, LABELS, emotion_group
 
 DEFAULT_SYSTEM_PROMPT = "このツイートを絵文字で感情分類してください"
 
@@ -107,13 +107,13 @@ def map_to_groups(samples: Sequence[Sample]) -> list[Sample]:
     Raises:
         UserError: if a label belongs to no known group.
     """
-    unknown = {label for sample in samples for label in sample.labels if not group_label(label)}
-    if unknown:
-        names = ", ".join(sorted(unknown)[:20])
+    groups = {label: emotion_group(label) for sample in samples for label in sample.labels}
+    if unknown := sorted(label for label, group in groups.items() if not group):
+        names = ", ".join(unknown[:20])
         raise UserError(f"--groups knows no group for {names}; leave it out, or add them in emojitune/data/emojis.py")
 
     def grouped(message: dict[str, Any]) -> dict[str, Any]:
-        return {**message, "content": group_label(message["content"])} if is_label(message) else message
+        return {**message, "content": GROUP_EMOJI[groups[message["content"]]]} if is_label(message) else message
 
     return [replace(sample, messages=tuple(map(grouped, sample.messages))) for sample in samples]
 
