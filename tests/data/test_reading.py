@@ -179,7 +179,7 @@ def test_files_that_cannot_be_read(data, name, words, write_data):
 def test_a_file_that_is_cut_or_damaged_anywhere_is_refused(write_data):
     whole = json.dumps(SHORT, ensure_ascii=False).encode()
     cut = [whole[:end] for end in range(1, len(whole))]
-    damaged = [whole[:at] + byte + whole[at + 1 :] for byte in (b"\0", b"\xc0", b"\xff") for at in range(len(whole))]
+    damaged = [whole[:at] + byte + whole[at + 1 :] for byte in (b"\0", b"\xff") for at in range(len(whole))]
     for data in cut + damaged:
         with pytest.raises(UserError, match=r"a\.json"):
             read(write_data(data, "a.json"))
