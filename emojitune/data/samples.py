@@ -27,7 +27,7 @@ class Sample:
     number: int  # its place in the user's file, from 1
     messages: tuple[dict[str, Any], ...]
     fields: dict[str, str] = field(default_factory=dict)  # what else the file says of it; step 5 reports by these
-    starter: bool = False  # member of the fixed small set that --per-label 10 takes ("small": true in the file)
+    small: bool = False  # member of the fixed small set that --per-label 10 takes
 
     @property
     def system(self) -> str | None:
@@ -52,7 +52,7 @@ class Sample:
 
     def as_json(self) -> dict[str, Any]:
         row: dict[str, Any] = {"messages": list(self.messages), **self.fields}
-        return row | {"small": True} if self.starter else row
+        return row | {"small": True} if self.small else row
 
 
 def is_label(message: dict[str, Any]) -> bool:
@@ -152,4 +152,4 @@ def _by_label(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
     grouped: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         grouped[sample.label].append(sample)
-    return {label: sorted(group, key=lambda sample: not sample.starter) for label, group in grouped.items()}
+    return {label: sorted(group, key=lambda sample: not sample.small) for label, group in grouped.items()}

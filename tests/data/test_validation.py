@@ -98,14 +98,6 @@ def test_labels_line_ends_and_fields_are_normalised():
     assert (found.texts, found.label, found.fields) == (["ある\n日"], "☹️", {"form�": "re ply"})
 
 
-def test_a_reply_of_weight_zero_may_be_any_text():
-    row = weighted(0, 1)
-    row["messages"][2]["content"] = "こんにちは、今日はどうしましたか。" * 3
-    [found], none = check([row])
-    assert not none and found.labels == ["😀"]
-    assert [message.get("weight") for message in found.messages[2::2]] == [0, None]
-
-
 def test_labels_may_be_words_and_of_mixed_labels_the_odd_ones_are_named():
     def words(*labels):
         return [sample(f"{i}番目の文章です", label) for i, label in enumerate(labels)]
