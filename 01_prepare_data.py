@@ -24,6 +24,9 @@ from emojitune.artifacts import (
     write_jsonl,
 )
 from emojitune.cli import add_output_dir, bounded, run_main
+from emojitune.data.emojis import fully_qualified
+from emojitune.data.samples import Sample, balance, filter_by_labels, filter_by_turns, map_to_groups, subsample
+from emojitune.data.validation import SHOWN_PROBLEMS, drop, format_problems, validate
 
 SCRIPT = "01_prepare_data.py"
 
@@ -76,8 +79,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def label_list(text: str) -> list[str]:
     """An argparse type: labels with commas between them, emojis in their fully qualified form."""
-    from emojitune.data.emojis import fully_qualified
-
     labels = [fully_qualified(part.strip()) for part in text.split(",")]
     if not all(labels):
         raise argparse.ArgumentTypeError(f"{text!r} has an empty label; write 😀,😭 for example")
@@ -102,7 +103,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     from emojitune.data.reading import read_dataset
     from emojitune.data.report import dataset_findings, format_near_duplicates, format_report, summarize_dataset
     from emojitune.data.splitting import near_duplicate_samples
-    from emojitune.data.validation import SHOWN_PROBLEMS, drop, format_problems, validate
     from emojitune.model.loading import token_lengths
     from emojitune.reporting.figures import draw_labels
 
@@ -171,14 +171,12 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def select_samples(samples: list, args: argparse.Namespace) -> list:
+def select_samples(samples: Sequence[Sample], args: argparse.Namespace) -> list[Sample]:
     """The samples that the flags ask for.
 
     Raises:
         UserError: if none is left, or if a label that they name has none.
     """
-    from emojitune.data.samples import balance, filter_by_labels, filter_by_turns, map_to_groups, subsample
-
     chosen = filter_by_turns(samples, args.turns)
     chosen = map_to_groups(chosen) if args.groups else chosen
     present = {label for sample in chosen for label in sample.labels}

@@ -26,6 +26,8 @@ from emojitune.artifacts import (
     write_jsonl,
 )
 from emojitune.cli import add_output_dir, bounded, run_main
+from emojitune.data.samples import Sample, count_labels, filter_by_labels, filter_by_turns, load_samples, map_to_groups
+from emojitune.data.validation import drop, format_problems, validate
 
 SCRIPT = "02_split_data.py"
 
@@ -70,7 +72,6 @@ def main(argv: Sequence[str] | None = None) -> int:
     output: OutputDirectory = args.output_dir
 
     # heavy imports: after the arguments, so that --help answers at once
-    from emojitune.data.samples import count_labels, load_samples
     from emojitune.data.splitting import near_duplicate_samples, split
 
     with lock_output_dir(output, SCRIPT):
@@ -126,15 +127,13 @@ def main(argv: Sequence[str] | None = None) -> int:
     return 0
 
 
-def read_validation_data(source: str, flags: dict[str, Any]) -> list:
+def read_validation_data(source: str, flags: dict[str, Any]) -> list[Sample]:
     """The samples of the user's own validation file, read, checked and chosen by the flags of step 1.
 
     Raises:
         UserError: if it cannot be read, or has problems.
     """
     from emojitune.data.reading import read_dataset
-    from emojitune.data.samples import filter_by_labels, filter_by_turns, map_to_groups
-    from emojitune.data.validation import drop, format_problems, validate
     from emojitune.model.loading import token_lengths
 
     options = {name: flags[name] for name in ("encoding", "text_column", "label_column", "system_column")}
@@ -145,7 +144,8 @@ def read_validation_data(source: str, flags: dict[str, Any]) -> list:
         samples = drop(source, samples, problems, flags["drop_duplicates"], flags["drop_invalid"])
     except UserError as error:
         raise UserError(f"{error}\n(it is read with the flags that step 1 had, so change the file)") from None
-    print(format_problems(problems), end="\n" if problems else "")
+    if problems:
+        print(format_problems(problems))
     samples = filter_by_turns(samples, flags["turns"])
     samples = map_to_groups(samples) if flags["groups"] else samples
     samples = filter_by_labels(samples, flags["labels"]) if flags["labels"] else samples

@@ -61,8 +61,3 @@ def are_emojis(labels: Iterable[str]) -> bool:
 def emotion_group(label: str) -> str | None:
     """The emotion group of an emoji, or None for one that the tables do not know."""
     return _GROUP_OF.get(fully_qualified(label))
-
-
-def group_label(label: str) -> str | None:
-    """The emoji that stands for the emotion group of `label`, or None when the group is not known."""
-    return GROUP_EMOJI.get(emotion_group(label))

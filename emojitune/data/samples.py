@@ -10,7 +10,7 @@ from itertools import zip_longest
 from typing import Any
 
 from emojitune.artifacts import UserError
-from emojitune.data.emojis import LABELS, group_label
+from emojitune.data.emojis import GROUP_EMOJI, LABELS, emotion_group
 
 DEFAULT_SYSTEM_PROMPT = "このツイートを絵文字で感情分類してください"
 
@@ -27,7 +27,7 @@ class Sample:
     number: int  # its place in the user's file, from 1
     messages: tuple[dict[str, Any], ...]
     fields: dict[str, str] = field(default_factory=dict)  # what else the file says of it; step 5 reports by these
-    starter: bool = False  # member of the fixed small set that --per-label 10 takes ("small": true in the file)
+    small: bool = False  # member of the fixed small set that --per-label 10 takes
 
     @property
     def system(self) -> str | None:
@@ -52,7 +52,7 @@ class Sample:
 
     def as_json(self) -> dict[str, Any]:
         row: dict[str, Any] = {"messages": list(self.messages), **self.fields}
-        return row | {"small": True} if self.starter else row
+        return row | {"small": True} if self.small else row
 
 
 def is_label(message: dict[str, Any]) -> bool:
@@ -107,13 +107,13 @@ def map_to_groups(samples: Sequence[Sample]) -> list[Sample]:
     Raises:
         UserError: if a label belongs to no known group.
     """
-    unknown = {label for sample in samples for label in sample.labels if not group_label(label)}
-    if unknown:
-        names = ", ".join(sorted(unknown)[:20])
+    groups = {label: emotion_group(label) for sample in samples for label in sample.labels}
+    if unknown := sorted(label for label, group in groups.items() if not group):
+        names = ", ".join(unknown[:20])
         raise UserError(f"--groups knows no group for {names}; leave it out, or add them in emojitune/data/emojis.py")
 
     def grouped(message: dict[str, Any]) -> dict[str, Any]:
-        return {**message, "content": group_label(message["content"])} if is_label(message) else message
+        return {**message, "content": GROUP_EMOJI[groups[message["content"]]]} if is_label(message) else message
 
     return [replace(sample, messages=tuple(map(grouped, sample.messages))) for sample in samples]
 
@@ -152,4 +152,4 @@ def _by_label(samples: Iterable[Sample]) -> dict[str, list[Sample]]:
     grouped: dict[str, list[Sample]] = defaultdict(list)
     for sample in samples:
         grouped[sample.label].append(sample)
-    return {label: sorted(group, key=lambda sample: not sample.starter) for label, group in grouped.items()}
+    return {label: sorted(group, key=lambda sample: not sample.small) for label, group in grouped.items()}

@@ -147,11 +147,14 @@ def test_chosen_columns_and_fields(write_data):
     ("data", "name", "words"),
     [
         ('[{"messages": []},]', "a.json", ["line 1", "column"]),
-        ("", "a.json", ["is empty"]),
+        (b"\xef\xbb\xbf", "a.json", ["is empty"]),
         ("[]", "a.json", ["holds no samples"]),
         ("5", "a.json", ["holds no samples"]),
         (json.dumps({"data": SHORT * 500}, indent=1)[:-30], "a.json", ["is not JSON at line"]),
         ("[" + "1" * 10_000 + "]", "a.json", ["not JSON"]),
+        ('{"messages": [\n' * 50_000, "a.json", ["not JSON that can be read"]),
+        (json.dumps(SHORT).replace('"', "'"), "a.json", ["not JSON at line 1"]),
+        (json.dumps(SHORT).encode("utf-32"), "a.json", ["not JSON"]),
         ({"train": SHORT, "test": SHORT}, "a.json", ["columns train, test"]),
         ("今日は最高,😀\n", "a.csv", ["holds no samples"]),
         ("text,label\n最高,😀\nえっ,😭,その続き,😭\n", "a.csv", ["sample 2: line 3 has 4 columns"]),
@@ -171,6 +174,15 @@ def test_files_that_cannot_be_read(data, name, words, write_data):
     with pytest.raises(UserError) as error:
         samples_of(write_data(data, name))
     assert all(word in str(error.value) for word in [name, *words]) and len(str(error.value)) < 400
+
+
+def test_a_file_that_is_cut_or_damaged_anywhere_is_refused(write_data):
+    whole = json.dumps(SHORT, ensure_ascii=False).encode()
+    cut = [whole[:end] for end in range(1, len(whole))]
+    damaged = [whole[:at] + byte + whole[at + 1 :] for byte in (b"\0", b"\xff") for at in range(len(whole))]
+    for data in cut + damaged:
+        with pytest.raises(UserError, match=r"a\.json"):
+            read(write_data(data, "a.json"))
 
 
 def test_the_encoding_that_is_advised_works(write_data):

@@ -30,7 +30,7 @@ def counts(samples):
 def test_a_sample_is_written_as_it_was_read():
     row = {**sample("うれしい日", "😀"), "form": "reply", "small": True}
     [found] = load_samples([{**row, "id": "7", "score": 3, "text": "x"}])
-    assert found.fields == {"form": "reply"} and found.starter and found.as_json() == row
+    assert found.fields == {"form": "reply"} and found.small and found.as_json() == row
 
 
 def test_turns_and_the_order_of_labels(samples):

@@ -65,7 +65,7 @@ def test_conversations_are_streams_in_which_moods_last():
 
 
 def test_the_small_set_is_ten_per_label_and_a_fair_sample_of_the_forms():
-    small = [sample for sample in SAMPLES if sample.starter]
+    small = [sample for sample in SAMPLES if sample.small]
     assert Counter(sample.label for sample in small) == dict.fromkeys(LABELS, 10)
     assert all(sample.turns == 1 for sample in small)
     whole, part = (Counter(s.fields["form"] for s in group) for group in (SINGLES, small))

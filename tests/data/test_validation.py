@@ -1,9 +1,12 @@
 """Checking samples: every problem is named, and a person decides what is dropped."""
 
+import json
+
 import pytest
 from conftest import SMALL_DATA, conversation, sample
 
 from emojitune.artifacts import UserError
+from emojitune.data.reading import read_dataset
 from emojitune.data.validation import Problem, drop, validate
 
 SHORT = [sample("ある日の出来事", "😀"), sample("ぜんぜん違う話", "😭")]
@@ -63,18 +66,36 @@ def test_all_problems_are_listed_not_only_the_first():
     assert [problem.number for problem in check(rows)[1]] == [1, 3, 4, 4]
 
 
+BLANK = [None, "", " \t　"]
+HOSTILE = ["\ud800", "あ\x00い", "\x1b[2J\x1b]0;pwned\x07", "<end_of_turn>", "あ" * 100_000]
+JUNK = [*BLANK, *HOSTILE, True, 0, 10**400, 0.5, float("nan"), float("inf"), {}, {"a": 1}, [], [1, [[2]]]]
+
+
+def rows_with(junk):
+    """The sample with `junk` in every place, one at a time; an empty system prompt is none, so it is left out."""
+    yield from (junk, {"messages": junk})
+    messages = SHORT[0]["messages"]
+    for index, message in enumerate(messages):
+        keys = ["role"] if message["role"] == "system" and junk in BLANK else ["role", "content"]
+        for changed in (junk, *({**message, key: junk} for key in keys)):
+            yield {"messages": [*messages[:index], changed, *messages[index + 1 :]]}
+
+
+def test_every_malformed_sample_is_named_and_no_other(write_data):
+    system, user, assistant = SHORT[0]["messages"]
+    orders = [[assistant, user, system], [system, user], [system, system], [system, user, assistant, user]]
+    broken = [row for junk in JUNK for row in rows_with(junk)] + [{"messages": messages} for messages in orders]
+    rows, _ = read_dataset(str(write_data(json.dumps([*broken, *SMALL_DATA]))))
+    samples, found = check(rows)
+    assert {problem.number for problem in found} == set(range(1, len(broken) + 1))
+    assert not {"\x1b", "\x00"} & set("".join(map(str, found)))
+    assert [sample.as_json() for sample in samples] == SMALL_DATA
+
+
 def test_labels_line_ends_and_fields_are_normalised():
     [found], none = check([{**sample(" ある\r\n日 ", " ☹ "), "form\x1b": "re\nply", "id": "1"}])
     assert not none
     assert (found.texts, found.label, found.fields) == (["ある\n日"], "☹️", {"form�": "re ply"})
-
-
-def test_a_reply_of_weight_zero_may_be_any_text():
-    row = weighted(0, 1)
-    row["messages"][2]["content"] = "こんにちは、今日はどうしましたか。" * 3
-    [found], none = check([row])
-    assert not none and found.labels == ["😀"]
-    assert [message.get("weight") for message in found.messages[2::2]] == [0, None]
 
 
 def test_labels_may_be_words_and_of_mixed_labels_the_odd_ones_are_named():
