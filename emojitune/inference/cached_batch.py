@@ -1,6 +1,5 @@
 """A batch of prompts with the keys and values computed so far, so that no token goes through the model twice."""
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -17,11 +16,18 @@ class CachedBatch:
     position that each slot holds, not by its place in the cache.
     """
 
-    def __init__(self, model: PreTrainedModel, rows: int) -> None:
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
+        """A row for each prompt, with what all of them begin with, such as the system prompt: that is computed once."""
         self.model = model
-        self.rows: list[Sequence[int]] = [[] for _ in range(rows)]
+        self.rows: list[Sequence[int]] = [[]]
         self._cache = DynamicCache()  # without the model's config: it would drop what left a sliding window by slots
-        self._positions = torch.empty(rows, 0, dtype=torch.long, device=model.device)  # (rows, slots), -1 in a gap
+        self._positions = torch.empty(1, 0, dtype=torch.long, device=model.device)  # (rows, slots), -1 in a gap
+        shared = common_prefix_length(min(prompts), max(prompts))  # what these two begin with, all do
+        if 0 < shared < len(prompts[0]):  # a single prompt shares nothing
+            self.extend_to([prompts[0][:shared]])
+        self.rows *= len(prompts)
+        self._positions = self._positions.repeat(len(prompts), 1)
+        self._cache.batch_repeat_interleave(len(prompts))
 
     @torch.inference_mode()
     def extend_to(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
@@ -44,14 +50,6 @@ class CachedBatch:
         )
         self.rows = list(sequences)
         return output.logits[:, -1].float()
-
-    def select(self, rows: Sequence[int]) -> "CachedBatch":
-        """A batch of copies of these rows, of each as often as it is named."""
-        batch, indices = CachedBatch(self.model, 0), torch.tensor(rows, device=self.model.device)
-        batch.rows, batch._positions = [self.rows[row] for row in rows], self._positions[indices]
-        batch._cache.layers = [copy.copy(layer) for layer in self._cache.layers]  # its tensors are never changed
-        batch._cache.batch_select_indices(indices)
-        return batch
 
     def _pad(self, rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
         """(rows, width); padded on the left, so that every row ends in the last slot."""
