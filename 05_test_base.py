@@ -107,8 +107,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             if tuned:
                 model, samples = load_finetuned(output, run, args.device), validation
             else:
-                base = args.model or (run["base_model"]["name"] if run else "embedded")
-                model, samples = load_base(base, args.device, run), few
+                model, samples = load_base(run, args.device, args.model), few
             asked = [example for example in examples if tuned or example.sample in few_numbers]
             print(f"It answers {len(samples)} of {len(validation)} samples; its weights are {model.weights[:12]}")
             with tqdm(total=len(asked), desc="predicting", unit="reply") as bar:

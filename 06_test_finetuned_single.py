@@ -83,7 +83,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     models = []
     if args.base or args.compare:
-        models.append(load_base(run["base_model"]["name"] if run else "embedded", args.device, run))
+        models.append(load_base(run, args.device))
     if not args.base:
         models.append(load_finetuned(output, run, args.device))
 

@@ -80,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
         "generate, one by one": lambda model, asked: in_batches(model, asked, 1),
     }
     for load in (
-        lambda: load_base(run["base_model"]["name"], args.device, run),
+        lambda: load_base(run, args.device),
         lambda: load_finetuned(output, run, args.device),
     ):
         model = load()

@@ -33,10 +33,11 @@ class CachedBatch:
     def extend_to(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
         """The logits after the last token of each sequence, (rows, vocabulary), fp32.
 
-        What a sequence has in common with the former one of its row is not computed again; the rest is forgotten.
+        What a sequence has in common with the former one of its row is not computed again; the rest becomes gaps.
         """
         kept = [min(common_prefix_length(*pair), len(pair[1]) - 1) for pair in zip(self.rows, sequences, strict=True)]
-        self._forget(kept)
+        first_gone = torch.tensor(kept, device=self.model.device)[:, None]
+        self._positions = self._positions.masked_fill(self._positions >= first_gone, -1)
         token_ids = self._pad([tokens[start:] for tokens, start in zip(sequences, kept, strict=True)], 0)
         added = self._pad([range(start, len(tokens)) for tokens, start in zip(sequences, kept, strict=True)], -1)
         self._positions = torch.cat([self._positions, added], dim=1)
@@ -55,15 +56,6 @@ class CachedBatch:
         """(rows, width); padded on the left, so that every row ends in the last slot."""
         tensors = [torch.tensor(row) for row in rows]
         return pad_sequence(tensors, True, value, padding_side="left").to(self.model.device)
-
-    def _forget(self, kept: Sequence[int]) -> None:
-        """Turn the slots of positions from `kept` (rows,) on into gaps; cut off what is a gap in every row."""
-        first = torch.tensor(kept, device=self.model.device)[:, None]
-        self._positions = self._positions.masked_fill(self._positions >= first, -1)
-        used = (self._positions >= 0).any(dim=0).nonzero()
-        length = int(used[-1]) + 1 if len(used) else 0
-        self._cache.crop(length - self._positions.shape[1])
-        self._positions = self._positions[:, :length]
 
     def _attention_mask(self, added: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         """What the new tokens, at the positions `added` (rows, width), attend to."""

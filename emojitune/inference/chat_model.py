@@ -12,7 +12,7 @@ from emojitune.artifacts import OutputDirectory, UserError, rerun_command
 from emojitune.data.samples import sanitize
 from emojitune.inference.cached_batch import CachedBatch
 from emojitune.inference.label_scoring import label_probabilities, label_token_ids
-from emojitune.model.base_model import find_base_model
+from emojitune.model.base_model import EMBEDDED, find_base_model
 from emojitune.model.loading import (
     load_model,
     load_tokenizer,
@@ -94,12 +94,13 @@ class ChatModel:
         return sanitize(self.tokenizer.decode(reply, skip_special_tokens=True).strip())
 
 
-def load_base(name: str, device: str, run: dict[str, Any] | None) -> ChatModel:
-    """The base model of that name; `run` is the record of the run that it is to be compared with, if there is one.
+def load_base(run: dict[str, Any] | None, device: str, name: str | None = None) -> ChatModel:
+    """The base model of that name, or else the one that was fine-tuned in `run`, or else the embedded one.
 
     Raises:
         UserError: if it cannot be found, has changed since it was fine-tuned in `run`, or is the result of `run`.
     """
+    name = name or (run["base_model"]["name"] if run else EMBEDDED)
     base = find_base_model(name)
     weights = list(base.weights.values())
     if run and run["base_model"]["name"] == name and run["base_model"]["weights"] != base.weights:
