@@ -168,10 +168,9 @@ def compare(answers: Sequence[str], finetuned: Sequence[Prediction]) -> Comparis
 def calibration_error(confidences: Sequence[float], right: Sequence[bool]) -> float:
     """Expected calibration error (Naeini et al. 2015): over ten equal bins of confidence, how far the share of right
     answers is from the mean confidence, weighted by the samples in each bin."""
-    confidence = np.array(confidences)
-    gaps = np.array(right, dtype=float) - confidence
-    sums = np.bincount(np.minimum((confidence * 10).astype(int), 9), gaps)
-    return float(np.abs(sums).sum() / len(confidence))
+    gaps = np.array(right, dtype=float) - confidences
+    sums, _ = np.histogram(confidences, bins=10, range=(0, 1), weights=gaps)
+    return float(np.abs(sums).sum() / len(gaps))
 
 
 def macro_f1(truth: Sequence[str], answers: Sequence[str]) -> float:
