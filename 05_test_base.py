@@ -29,7 +29,7 @@ from emojitune.data.samples import Sample, count_labels, draw, load_samples, san
 
 if TYPE_CHECKING:
     from emojitune.evaluation.metrics import Evaluation, PromptScore, TurnScore
-    from emojitune.evaluation.predictions import EvalExample, Prediction
+    from emojitune.evaluation.predictions import Prediction
     from emojitune.inference.chat_model import ChatModel
 
 SCRIPT = "05_test_base.py"
@@ -95,38 +95,36 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"Left out: turns whose label no training sample has, {turns - len(examples)} of {turns}")
         system = run["system_prompt"] if run else Counter(sample.system for sample in train).most_common(1)[0][0]
         known = {example.sample for example in examples}
-        few = {sample.number for sample in draw([s for s in validation if s.number in known], BASE_SAMPLES)}
-        examples_of = {"base": [example for example in examples if example.sample in few], "finetuned": examples}
+        few = draw([sample for sample in validation if sample.number in known], BASE_SAMPLES)
+        few_numbers = {sample.number for sample in few}
         baselines, ngram = measure_baselines(train, examples, labels)
 
         # ---- evaluate: one model after the other, since two at once would take twice the memory ----------------------
         results, predictions = {}, {}
         for name in ("base", "finetuned") if run else ("base",):
             print(f"Loading the {MODEL_NAMES[name]} model …")
-            if name == "base":
-                model = load_base(args.model or (run["base_model"]["name"] if run else "embedded"), args.device, run)
+            tuned = name == "finetuned"
+            if tuned:
+                model, samples = load_finetuned(output, run, args.device), validation
             else:
-                model = load_finetuned(output, run, args.device)
-            asked = examples_of[name]
-            samples = [sample for sample in validation if name != "base" or sample.number in few]
+                model, samples = load_base(run, args.device, args.model), few
+            asked = [example for example in examples if tuned or example.sample in few_numbers]
             print(f"It answers {len(samples)} of {len(validation)} samples; its weights are {model.weights[:12]}")
             with tqdm(total=len(asked), desc="predicting", unit="reply") as bar:
-                predictions[name] = predict(model, asked, labels, bar.update)
-            pairs = [(e, p) for e, p in zip(asked, predictions[name], strict=True) if e.sample in few]
-            if name == "finetuned":
-                against_base = compare([p.reply for p in predictions["base"]], [p for _, p in pairs])
+                found = predictions[name] = predict(model, asked, labels, bar.update)
+            of_few = [p for p in found if p.sample in few_numbers]  # those that both models answer
             results[name] = Evaluation(
                 model=model.name,
                 weights=model.weights,
                 samples=len(samples),
                 replies=len(asked),
-                scores=score(predictions[name], labels),
-                slices=slice_scores(predictions[name], labels),
-                conversations={} if args.quick else hold_conversations(model, samples, predictions[name], system),
-                system_prompts=[] if args.quick or name == "base" else try_system_prompts(model, pairs, labels, system),
+                scores=score(found, labels),
+                slices=slice_scores(found, labels),
+                conversations={} if args.quick else hold_conversations(model, samples, found, system),
+                system_prompts=try_system_prompts(model, of_few, labels, system) if tuned and not args.quick else [],
                 baselines=baselines,
-                against_base=against_base if name == "finetuned" else None,
-                against_ngram=compare(ngram, predictions[name]) if name == "finetuned" else None,
+                against_base=compare([p.reply for p in predictions["base"]], of_few) if tuned else None,
+                against_ngram=compare(ngram, found) if tuned else None,
             )
             del model
 
@@ -169,7 +167,7 @@ def hold_conversations(
 
 
 def try_system_prompts(
-    model: "ChatModel", pairs: Sequence[tuple["EvalExample", "Prediction"]], labels: Sequence[str], system: str | None
+    model: "ChatModel", predictions: Sequence["Prediction"], labels: Sequence[str], system: str | None
 ) -> list["PromptScore"]:
     """First turns with the training's system prompt, which are predicted already; then with none and a reworded one."""
     from tqdm import tqdm
@@ -177,20 +175,19 @@ def try_system_prompts(
     from emojitune.data.emojis import are_emojis
     from emojitune.evaluation.metrics import PromptScore, score
     from emojitune.evaluation.predictions import predict
-    from emojitune.inference.generation import build_messages
+    from emojitune.inference.prompts import build_messages
 
-    pairs = [(example, prediction) for example, prediction in pairs if (example.turn, example.system) == (1, system)]
+    trained = [p for p in predictions if (p.turn, p.system) == (1, system)]
+    if not trained:
+        return []
     prompts = {"training": system}
     prompts |= {"none": None} if system else {}
     prompts |= {"reworded": REWORDED_SYSTEM_PROMPT} if are_emojis(labels) else {}
     results = []
-    with tqdm(total=(len(prompts) - 1) * len(pairs), desc="other system prompts", unit="reply") as bar:
-        for name, prompt in prompts.items() if pairs else ():
-            found = [prediction for _, prediction in pairs]
-            if name != "training":
-                asked = [replace(example, messages=build_messages(example.text, prompt)) for example, _ in pairs]
-                found = predict(model, asked, labels, bar.update)
-            scores = score(found, labels)
+    with tqdm(total=(len(prompts) - 1) * len(trained), desc="other system prompts", unit="reply") as bar:
+        for name, prompt in prompts.items():
+            asked = [replace(p, messages=build_messages(p.text, prompt)) for p in trained]
+            scores = score(trained if name == "training" else predict(model, asked, labels, bar.update), labels)
             rates = scores.exact_accuracy, scores.format_rate, scores.restricted_exact_accuracy
             results.append(PromptScore(name, prompt, *rates))
     return results
@@ -224,10 +221,10 @@ def write_report(
 def print_replies(results: dict[str, "Evaluation"], predictions: dict[str, list["Prediction"]]) -> None:
     """A few samples, evenly over those that every model answered: label, replies, text."""
     print("\nlabel   " + "   ".join(f"{result.model:24}" for result in results.values()) + "   text")
-    replies = {name: {(p.text, p.label, p.turn): p.reply for p in found} for name, found in predictions.items()}
-    for key in list(replies["base"])[:: -(-len(replies["base"]) // SHOWN_REPLIES)]:
-        shown = "   ".join(f"{sanitize(found[key], 22):24}" for found in replies.values())
-        print(f"{key[1]}      {shown}   {sanitize(key[0], 60)}")
+    replies = {name: {(p.sample, p.turn): p.reply for p in found} for name, found in predictions.items()}
+    for p in predictions["base"][:: -(-len(predictions["base"]) // SHOWN_REPLIES)]:
+        shown = "   ".join(f"{sanitize(found[p.sample, p.turn], 22):24}" for found in replies.values())
+        print(f"{p.label}      {shown}   {sanitize(p.text, 60)}")
 
 
 if __name__ == "__main__":

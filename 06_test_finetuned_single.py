@@ -21,7 +21,6 @@ from emojitune.data.samples import sanitize
 
 if TYPE_CHECKING:
     from emojitune.inference.chat_model import ChatModel
-    from emojitune.inference.generation import GenerationSettings
 
 SCRIPT = "06_test_finetuned_single.py"
 
@@ -47,18 +46,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         type=bounded(float, 0, 5),
         default=0.0,
         help="sampling temperature (default: 0, greedy decoding: the same input has the same reply)",
-    )
-    how.add_argument(
-        "--top-p",
-        type=bounded(float, 0, 1, exclusive_low=True),
-        default=1.0,
-        help="sample from the most probable tokens that make up this share (default: 1, all; needs --temperature)",
-    )
-    how.add_argument(
-        "--repetition-penalty",
-        type=bounded(float, 0.1, 10),
-        default=1.0,
-        help="above 1, tokens that occurred already are less probable (default: 1, off)",
     )
     how.add_argument(
         "--max-new-tokens",
@@ -93,11 +80,10 @@ def main(argv: Sequence[str] | None = None) -> int:
 
     # Heavy imports: after the arguments, so that --help answers at once.
     from emojitune.inference.chat_model import load_base, load_finetuned
-    from emojitune.inference.generation import GenerationSettings
 
     models = []
     if args.base or args.compare:
-        models.append(load_base(run["base_model"]["name"] if run else "embedded", args.device, run))
+        models.append(load_base(run, args.device))
     if not args.base:
         models.append(load_finetuned(output, run, args.device))
 
@@ -106,11 +92,10 @@ def main(argv: Sequence[str] | None = None) -> int:
         print("Chat started. Press Ctrl+C to exit.")
         print("No history is kept: every input is a new conversation.")
         print_system_prompt(args.system, run, output)
-    settings = GenerationSettings(args.temperature, args.top_p, args.repetition_penalty, args.max_new_tokens)
     try:
         for text in read_inputs(interactive):
             for model in models if text else ():
-                reply(model, text, settings, args, run["labels"] if run else [])
+                reply(model, text, args, run["labels"] if run else [])
     except KeyboardInterrupt:
         if not interactive:
             raise
@@ -151,19 +136,18 @@ def read_inputs(interactive: bool) -> Iterator[str]:
         yield text.strip()
 
 
-def reply(
-    model: "ChatModel", text: str, settings: "GenerationSettings", args: argparse.Namespace, labels: Sequence[str]
-) -> None:
+def reply(model: "ChatModel", text: str, args: argparse.Namespace, labels: Sequence[str]) -> None:
     """Print one model's reply to one input."""
-    from emojitune.inference.generation import MAX_PROMPT_TOKENS, truncate_prompt
+    from emojitune.inference.prompts import MAX_PROMPT_TOKENS, truncate_prompt
 
     prompt, was_cut = truncate_prompt(model.tokenizer, text, args.system)
     if was_cut:
         print(f"(only the first {MAX_PROMPT_TOKENS} tokens were read)", file=sys.stderr)
     ranked = model.rank_labels(prompt, labels) if args.restrict or args.top else []
-    top = ranked[: args.top] if args.top else []
+    top = ranked[: args.top or 0]
+    sampling = args.max_new_tokens, args.temperature
     if args.json:
-        answer = ranked[0][0] if args.restrict else model.reply(prompt, settings)
+        answer = ranked[0][0] if args.restrict else model.reply(prompt, *sampling)
         row = {"model": model.name, "text": text, "system": args.system, "reply": answer}
         if top:
             row["top"] = [{"label": label, "probability": round(probability, 6)} for label, probability in top]
@@ -173,7 +157,7 @@ def reply(
     if args.restrict:
         print(sanitize(ranked[0][0]), end="")
     else:
-        model.reply(prompt, settings, on_text=lambda piece: print(piece, end="", flush=True))
+        model.reply(prompt, *sampling, on_text=lambda piece: print(piece, end="", flush=True))
     print(flush=True)
     for label, probability in top:
         print(f"  {sanitize(label)} {probability:6.1%} {'█' * round(30 * probability)}", flush=True)

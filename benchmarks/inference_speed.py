@@ -42,9 +42,10 @@ def main(argv: list[str] | None = None) -> int:
 
     from emojitune.evaluation.predictions import MAX_NEW_TOKENS, build_examples, predict
     from emojitune.inference.chat_model import load_base, load_finetuned
-    from emojitune.inference.generation import GenerationSettings, encode_prompt, generate
+    from emojitune.inference.prompts import encode_prompt
+    from emojitune.model.loading import quiet_transformers, stop_token_ids
 
-    output, settings = args.output_dir, GenerationSettings(max_new_tokens=MAX_NEW_TOKENS)
+    output = args.output_dir
     run = load_verified_manifest("03_train_model.py", output)
     samples = load_samples(read_jsonl(output.validation, "02_split_data.py", output))
     print(
@@ -58,8 +59,19 @@ def main(argv: list[str] | None = None) -> int:
         order, replies = sorted(range(len(prompts)), key=lambda index: len(prompts[index])), {}
         for start in range(0, len(order), size):
             rows = order[start : start + size]
-            found = generate(model.model, model.tokenizer, [prompts[index] for index in rows], settings)
-            replies.update(zip(rows, map(sanitize, found), strict=True))
+            chosen = {"input_ids": [prompts[index] for index in rows]}
+            inputs = model.tokenizer.pad(chosen, padding_side="left", return_tensors="pt").to(model.model.device)
+            with torch.inference_mode(), quiet_transformers():
+                output = model.model.generate(
+                    **inputs,
+                    do_sample=False,
+                    repetition_penalty=1.0,  # the generation config of an instruction-tuned model may have another
+                    max_new_tokens=MAX_NEW_TOKENS,
+                    eos_token_id=stop_token_ids(model.tokenizer),
+                    pad_token_id=model.tokenizer.pad_token_id,
+                )
+            found = model.tokenizer.batch_decode(output[:, inputs["input_ids"].shape[1] :], skip_special_tokens=True)
+            replies.update(zip(rows, (sanitize(text.strip()) for text in found), strict=True))
         return [replies[index] for index in range(len(prompts))]
 
     ways = {
@@ -68,7 +80,7 @@ def main(argv: list[str] | None = None) -> int:
         "generate, one by one": lambda model, asked: in_batches(model, asked, 1),
     }
     for load in (
-        lambda: load_base(run["base_model"]["name"], args.device, run),
+        lambda: load_base(run, args.device),
         lambda: load_finetuned(output, run, args.device),
     ):
         model = load()

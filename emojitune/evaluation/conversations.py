@@ -7,8 +7,9 @@ from dataclasses import dataclass
 from emojitune.data.samples import Sample, draw, filter_by_turns, is_label
 from emojitune.evaluation.metrics import TurnScore
 from emojitune.evaluation.predictions import MAX_NEW_TOKENS, Progress, batches
+from emojitune.inference.cached_batch import CachedBatch
 from emojitune.inference.chat_model import ChatModel
-from emojitune.inference.generation import build_messages, encode_prompt
+from emojitune.inference.prompts import build_messages, encode_prompt
 from emojitune.stats import rate_of
 
 CONCATENATED_TURNS = 5
@@ -61,7 +62,7 @@ def run_conversations(
     for rows in batches(conversations, lambda row: (len(row.turns), sum(len(text) for text, _ in row.turns))):
         histories = [build_messages(row.turns[0][0], row.system) for row in rows]
         prompts = [encode_prompt(model.tokenizer, history) for history in histories]
-        batch = model.start_batch(prompts).select([0] * len(rows))
+        batch = CachedBatch(model.model, prompts)
         for turn in range(1, len(rows[0].turns) + 1):
             replies, _ = model.answer(batch, prompts, [], MAX_NEW_TOKENS)
             for row, history, reply in zip(rows, histories, replies, strict=True):

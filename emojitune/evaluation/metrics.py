@@ -117,7 +117,6 @@ def score(predictions: Sequence[Prediction], labels: Sequence[str]) -> Scores:
     replies = [p.reply for p in predictions]
     choices = [p.choice for p in predictions]
     right = [p.choice == p.label for p in predictions]
-    top3 = [sorted(labels, key=lambda label: -p.probabilities[label])[:3] for p in predictions]
     of_label = np.array([p.probabilities[p.label] for p in predictions])
     first = [next(iter(emojis_in(reply)), "") for reply in replies]
     in_group = list(map(_same_group, first, truth))
@@ -132,7 +131,7 @@ def score(predictions: Sequence[Prediction], labels: Sequence[str]) -> Scores:
         unseen_emoji_rate=rate_of_count(unseen.total(), len(replies)) if emojis else None,
         unseen_emojis=[UnseenEmoji(e, n, emotion_group(e), right_group[e]) for e, n in unseen.most_common() if emojis],
         restricted_exact_accuracy=rate_of(right),
-        restricted_top3_accuracy=rate_of([label in top for label, top in zip(truth, top3, strict=True)]),
+        restricted_top3_accuracy=rate_of([p.label in p.ranked[:3] for p in predictions]),
         restricted_group_accuracy=rate_of(list(map(_same_group, choices, truth))) if emojis else None,
         restricted_macro_f1=macro_f1(truth, choices),
         log_loss=float(-np.log(np.maximum(of_label, PROBABILITY_FLOOR)).mean()),
@@ -158,26 +157,20 @@ def slice_scores(predictions: Sequence[Prediction], labels: Sequence[str]) -> li
 
 
 def compare(answers: Sequence[str], finetuned: Sequence[Prediction]) -> Comparison:
-    """McNemar's test of another model's answers against the free replies to the same examples."""
-    right = [answer == p.label for answer, p in zip(answers, finetuned, strict=True)]
-    return Comparison(mcnemar_p(right, [p.reply == p.label for p in finetuned]), len(right))
+    """McNemar's exact two-sided test (1947) of another model's answers against the free replies to the same examples:
+    of those that only one model got right, how likely shares so unequal would be, were both equally good."""
+    right = Counter((answer == p.label, p.reply == p.label) for answer, p in zip(answers, finetuned, strict=True))
+    only_other, only_finetuned = right[True, False], right[False, True]
+    differing = only_other + only_finetuned
+    return Comparison(float(binomtest(only_other, differing).pvalue) if differing else 1.0, len(finetuned))
 
 
-def mcnemar_p(first: Sequence[bool], second: Sequence[bool]) -> float:
-    """The exact two-sided p-value of McNemar's test (1947): of the samples that only one of two models got right, how
-    likely shares so unequal would be, were both equally good."""
-    counts = Counter(zip(first, second, strict=True))
-    only_first, only_second = counts[True, False], counts[False, True]
-    return float(binomtest(only_first, only_first + only_second).pvalue) if only_first + only_second else 1.0
-
-
-def calibration_error(confidences: Sequence[float], right: Sequence[bool], bins: int = 10) -> float:
-    """Expected calibration error (Naeini et al. 2015): over equal bins of confidence, how far the share of right
+def calibration_error(confidences: Sequence[float], right: Sequence[bool]) -> float:
+    """Expected calibration error (Naeini et al. 2015): over ten equal bins of confidence, how far the share of right
     answers is from the mean confidence, weighted by the samples in each bin."""
-    confidence = np.array(confidences)
-    gaps = np.array(right, dtype=float) - confidence
-    sums = np.bincount(np.minimum((confidence * bins).astype(int), bins - 1), gaps)
-    return float(np.abs(sums).sum() / len(confidence))
+    gaps = np.array(right, dtype=float) - confidences
+    sums, _ = np.histogram(confidences, bins=10, range=(0, 1), weights=gaps)
+    return float(np.abs(sums).sum() / len(gaps))
 
 
 def macro_f1(truth: Sequence[str], answers: Sequence[str]) -> float:

@@ -1,13 +1,14 @@
 """What a model answers to every turn of the validation split."""
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import dataclass
 from itertools import groupby
 from typing import Any, TypeVar
 
 from emojitune.data.samples import Sample, is_label
+from emojitune.inference.cached_batch import CachedBatch
 from emojitune.inference.chat_model import ChatModel
-from emojitune.inference.generation import encode_prompt
+from emojitune.inference.prompts import encode_prompt
 
 MAX_NEW_TOKENS = 12  # enough for any emoji with its end of turn, and to show how the base model rambles
 BATCH_ROWS = 16  # 32 would put 6 % more padding through the model, and take twice the memory
@@ -43,23 +44,26 @@ class EvalExample:
 
 
 @dataclass(frozen=True)
-class Prediction:
-    """What a model answered: freely (`reply`), and restricted to the labels (`choice`, each label's probability)."""
+class Prediction(EvalExample):
+    """An example with what a model answered: freely, and the probability of each label when it must be one of them."""
 
-    earlier: list[str]  # what the user said before
-    text: str
-    label: str
-    turn: int
     reply: str
-    choice: str
     probabilities: dict[str, float]
-    fields: dict[str, str]
+
+    @property
+    def ranked(self) -> list[str]:
+        """The labels, the most probable first."""
+        return sorted(self.probabilities, key=lambda label: -self.probabilities[label])
+
+    @property
+    def choice(self) -> str:
+        return self.ranked[0]
 
     def as_json(self) -> dict[str, Any]:
         """A row of predictions_….jsonl: of the probabilities, the label's and the top three."""
-        top = sorted(self.probabilities.items(), key=lambda pair: -pair[1])[:3]
-        shown = {"probabilities": {label: round(probability, 6) for label, probability in top}}
-        return asdict(self) | shown | {"label_probability": round(self.probabilities[self.label], 9)}
+        row = {name: getattr(self, name) for name in ("earlier", "text", "label", "turn", "reply", "choice")}
+        row["probabilities"] = {label: round(self.probabilities[label], 6) for label in self.ranked[:3]}
+        return row | {"fields": self.fields, "label_probability": round(self.probabilities[self.label], 9)}
 
 
 def build_examples(samples: Sequence[Sample], labels: Sequence[str]) -> list[EvalExample]:
@@ -85,19 +89,15 @@ def predict(
 ) -> list[Prediction]:
     """A prediction for each example. Turns of a conversation go on from the keys and values of the turn before."""
     prompts = [encode_prompt(model.tokenizer, example.messages) for example in examples]
+    conversations = [list(turns) for _, turns in groupby(range(len(examples)), lambda index: examples[index].sample)]
     predictions: dict[int, Prediction] = {}
-    start = model.start_batch(prompts)
-    for rows in batches(_chains(prompts), lambda chain: (len(chain), len(prompts[chain[-1]]))):
-        batch = start.select([0] * len(rows))
+    for rows in batches(conversations, lambda turns: (len(turns), len(prompts[turns[-1]]))):
+        batch = CachedBatch(model.model, [prompts[turns[0]] for turns in rows])
         for indices in zip(*rows, strict=True):
             replies, scores = model.answer(batch, [prompts[index] for index in indices], labels, MAX_NEW_TOKENS)
             for index, reply, row in zip(indices, replies, scores.tolist(), strict=True):
-                probabilities = dict(zip(labels, row, strict=True))
-                choice = max(labels, key=probabilities.__getitem__)
-                e = examples[index]
-                predictions[index] = Prediction(
-                    e.earlier, e.text, e.label, e.turn, reply, choice, probabilities, e.fields
-                )
+                e, probabilities = examples[index], dict(zip(labels, row, strict=True))
+                predictions[index] = Prediction(e.messages, e.label, e.turn, e.fields, e.sample, reply, probabilities)
             progress(len(indices))
     return [predictions[index] for index in range(len(examples))]
 
@@ -108,15 +108,3 @@ def batches(items: Sequence[Item], size: Callable[[Item], tuple[int, int]]) -> I
     for _, group in groupby(sorted(items, key=size, reverse=True), key=lambda item: size(item)[0]):
         rows = list(group)
         yield from (rows[first : first + BATCH_ROWS] for first in range(0, len(rows), BATCH_ROWS))
-
-
-def _chains(prompts: Sequence[list[int]]) -> list[list[int]]:
-    """Indices of prompts in chains in which each prompt goes on from the one before, as turns of a conversation do."""
-    chains: list[list[int]] = []
-    for index in sorted(range(len(prompts)), key=prompts.__getitem__):
-        last = prompts[chains[-1][-1]] if chains else [-1]
-        if prompts[index][: len(last)] == last:
-            chains[-1].append(index)
-        else:
-            chains.append([index])
-    return chains

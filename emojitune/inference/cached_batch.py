@@ -1,6 +1,5 @@
 """A batch of prompts with the keys and values computed so far, so that no token goes through the model twice."""
 
-import copy
 from collections.abc import Sequence
 
 import torch
@@ -17,20 +16,28 @@ class CachedBatch:
     position that each slot holds, not by its place in the cache.
     """
 
-    def __init__(self, model: PreTrainedModel, rows: int) -> None:
+    def __init__(self, model: PreTrainedModel, prompts: Sequence[Sequence[int]]) -> None:
+        """A row for each prompt, with what all of them begin with, such as the system prompt: that is computed once."""
         self.model = model
-        self.rows: list[Sequence[int]] = [[] for _ in range(rows)]
+        self.rows: list[Sequence[int]] = [[]]
         self._cache = DynamicCache()  # without the model's config: it would drop what left a sliding window by slots
-        self._positions = torch.empty(rows, 0, dtype=torch.long, device=model.device)  # (rows, slots), -1 in a gap
+        self._positions = torch.empty(1, 0, dtype=torch.long, device=model.device)  # (rows, slots), -1 in a gap
+        shared = common_prefix_length(min(prompts), max(prompts))  # what these two begin with, all do
+        if 0 < shared < len(prompts[0]):  # a single prompt shares nothing
+            self.extend_to([prompts[0][:shared]])
+        self.rows *= len(prompts)
+        self._positions = self._positions.repeat(len(prompts), 1)
+        self._cache.batch_repeat_interleave(len(prompts))
 
     @torch.inference_mode()
     def extend_to(self, sequences: Sequence[Sequence[int]]) -> torch.Tensor:
         """The logits after the last token of each sequence, (rows, vocabulary), fp32.
 
-        What a sequence has in common with the former one of its row is not computed again; the rest is forgotten.
+        What a sequence has in common with the former one of its row is not computed again; the rest becomes gaps.
         """
         kept = [min(common_prefix_length(*pair), len(pair[1]) - 1) for pair in zip(self.rows, sequences, strict=True)]
-        self._forget(kept)
+        first_gone = torch.tensor(kept, device=self.model.device)[:, None]
+        self._positions = self._positions.masked_fill(self._positions >= first_gone, -1)
         token_ids = self._pad([tokens[start:] for tokens, start in zip(sequences, kept, strict=True)], 0)
         added = self._pad([range(start, len(tokens)) for tokens, start in zip(sequences, kept, strict=True)], -1)
         self._positions = torch.cat([self._positions, added], dim=1)
@@ -45,27 +52,10 @@ class CachedBatch:
         self.rows = list(sequences)
         return output.logits[:, -1].float()
 
-    def select(self, rows: Sequence[int]) -> "CachedBatch":
-        """A batch of copies of these rows, of each as often as it is named."""
-        batch, indices = CachedBatch(self.model, 0), torch.tensor(rows, device=self.model.device)
-        batch.rows, batch._positions = [self.rows[row] for row in rows], self._positions[indices]
-        batch._cache.layers = [copy.copy(layer) for layer in self._cache.layers]  # its tensors are never changed
-        batch._cache.batch_select_indices(indices)
-        return batch
-
     def _pad(self, rows: Sequence[Sequence[int]], value: int) -> torch.Tensor:
         """(rows, width); padded on the left, so that every row ends in the last slot."""
         tensors = [torch.tensor(row) for row in rows]
         return pad_sequence(tensors, True, value, padding_side="left").to(self.model.device)
-
-    def _forget(self, kept: Sequence[int]) -> None:
-        """Turn the slots of positions from `kept` (rows,) on into gaps; cut off what is a gap in every row."""
-        first = torch.tensor(kept, device=self.model.device)[:, None]
-        self._positions = self._positions.masked_fill(self._positions >= first, -1)
-        used = (self._positions >= 0).any(dim=0).nonzero()
-        length = int(used[-1]) + 1 if len(used) else 0
-        self._cache.crop(length - self._positions.shape[1])
-        self._positions = self._positions[:, :length]
 
     def _attention_mask(self, added: torch.Tensor) -> torch.Tensor | dict[str, torch.Tensor]:
         """What the new tokens, at the positions `added` (rows, width), attend to."""

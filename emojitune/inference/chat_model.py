@@ -6,16 +6,21 @@ from pathlib import Path
 from typing import Any
 
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TextStreamer
 
 from emojitune.artifacts import OutputDirectory, UserError, rerun_command
 from emojitune.data.samples import sanitize
 from emojitune.inference.cached_batch import CachedBatch
-from emojitune.inference.generation import GenerationSettings, continue_greedily, generate
 from emojitune.inference.label_scoring import label_probabilities, label_token_ids
-from emojitune.model.base_model import find_base_model
-from emojitune.model.loading import load_model, load_tokenizer, select_device, select_dtype
-from emojitune.model.prefix_tree import common_prefix_length
+from emojitune.model.base_model import EMBEDDED, find_base_model
+from emojitune.model.loading import (
+    load_model,
+    load_tokenizer,
+    quiet_transformers,
+    select_device,
+    select_dtype,
+    stop_token_ids,
+)
 
 
 @dataclass(frozen=True)
@@ -28,42 +33,74 @@ class ChatModel:
     weights: str  # SHA-256 of the first weight file
 
     def reply(
-        self, prompt: Sequence[int], settings: GenerationSettings, on_text: Callable[[str], None] | None = None
+        self,
+        prompt: Sequence[int],
+        max_new_tokens: int,
+        temperature: float = 0.0,
+        on_text: Callable[[str], None] | None = None,
     ) -> str:
-        """The free reply on one line, safe for a terminal; `on_text` gets it in pieces as it comes."""
-        safe = (lambda piece: on_text(sanitize(piece))) if on_text else None
-        return sanitize(generate(self.model, self.tokenizer, [prompt], settings, safe)[0])
+        """The free reply by `model.generate`, on one line and safe for a terminal; temperature 0 is greedy decoding.
+
+        `on_text` gets the reply in pieces as it comes.
+        """
+        streamer = TextStreamer(self.tokenizer, skip_prompt=True, skip_special_tokens=True) if on_text else None
+        if streamer:
+            streamer.on_finalized_text = lambda text, stream_end=False: on_text(sanitize(text))
+        token_ids = torch.tensor([prompt], device=self.model.device)
+        with torch.inference_mode(), quiet_transformers():
+            output = self.model.generate(
+                token_ids,
+                attention_mask=torch.ones_like(token_ids),
+                # All of sampling is set here: the generation config of an instruction-tuned model would sample.
+                do_sample=temperature > 1e-3,  # below, all but one token overflow
+                temperature=temperature or None,
+                top_p=1.0,
+                top_k=0,
+                repetition_penalty=1.0,
+                max_new_tokens=max_new_tokens,
+                eos_token_id=stop_token_ids(self.tokenizer),
+                pad_token_id=self.tokenizer.pad_token_id,
+                streamer=streamer,
+            )
+        return self._text(output[0, len(prompt) :])
 
     def rank_labels(self, prompt: Sequence[int], labels: Sequence[str]) -> list[tuple[str, float]]:
         """The labels with their probabilities when the reply must be one of them, the most probable first."""
         sequences = label_token_ids(self.tokenizer, labels)
-        probabilities, _ = label_probabilities(CachedBatch(self.model, 1), [prompt], sequences)
+        probabilities, _ = label_probabilities(CachedBatch(self.model, [prompt]), [prompt], sequences)
         return sorted(zip(labels, probabilities[0].tolist(), strict=True), key=lambda pair: -pair[1])
-
-    def start_batch(self, prompts: Sequence[Sequence[int]]) -> CachedBatch:
-        """A row with what all prompts begin with, such as the system prompt; `select` copies of it for each batch."""
-        start = CachedBatch(self.model, 1)
-        if shared := common_prefix_length(min(prompts), max(prompts)):  # what these two begin with, all do
-            start.extend_to([prompts[0][:shared]])
-        return start
 
     def answer(
         self, batch: CachedBatch, prompts: Sequence[Sequence[int]], labels: Sequence[str], max_new_tokens: int
     ) -> tuple[list[str], torch.Tensor]:
-        """The free reply to the prompt of each row, greedily, and each label's probability, (prompts, labels)."""
+        """The free reply to the prompt of each row, and each label's probability, (prompts, labels).
+
+        The replies are those of greedy decoding one by one, but each pass gives a token of all of them.
+        """
         sequences = label_token_ids(self.tokenizer, labels)
         probabilities, logits = label_probabilities(batch, prompts, sequences)
         enough = max(max_new_tokens, 1 + max(map(len, sequences), default=0))  # a label of words may be long
-        replies = continue_greedily(self.tokenizer, batch, prompts, logits, enough)
-        return list(map(sanitize, replies)), probabilities
+        stops = set(stop_token_ids(self.tokenizer))
+        replies: list[list[int]] = [[] for _ in prompts]
+        while True:
+            for reply, token in zip(replies, logits.argmax(dim=-1).tolist(), strict=True):
+                if stops.isdisjoint(reply):
+                    reply.append(token)
+            if all(reply[-1] in stops or len(reply) == enough for reply in replies):
+                return list(map(self._text, replies)), probabilities
+            logits = batch.extend_to([[*prompt, *reply] for prompt, reply in zip(prompts, replies, strict=True)])
+
+    def _text(self, reply: Sequence[int]) -> str:
+        return sanitize(self.tokenizer.decode(reply, skip_special_tokens=True).strip())
 
 
-def load_base(name: str, device: str, run: dict[str, Any] | None = None) -> ChatModel:
-    """The base model of that name; `run` is the record of the run that it is to be compared with.
+def load_base(run: dict[str, Any] | None, device: str, name: str | None = None) -> ChatModel:
+    """The base model of that name, or else the one that was fine-tuned in `run`, or else the embedded one.
 
     Raises:
         UserError: if it cannot be found, has changed since it was fine-tuned in `run`, or is the result of `run`.
     """
+    name = name or (run["base_model"]["name"] if run else EMBEDDED)
     base = find_base_model(name)
     weights = list(base.weights.values())
     if run and run["base_model"]["name"] == name and run["base_model"]["weights"] != base.weights:

@@ -14,7 +14,7 @@ from emojitune.evaluation.conversations import (
 )
 from emojitune.evaluation.predictions import MAX_NEW_TOKENS, build_examples, predict
 from emojitune.inference.chat_model import ChatModel
-from emojitune.inference.generation import GenerationSettings, build_messages, encode_prompt
+from emojitune.inference.prompts import build_messages, encode_prompt
 from emojitune.stats import rate_of
 
 LABELS = ["😀", "😭", "😤", "☹️"]
@@ -26,7 +26,6 @@ ROWS = [
     {**sample("私のプリン、名前書いてたのに消えた", "😤"), "form": "愚痴"},
 ]
 ROWS[2]["messages"][4]["weight"] = 0  # this turn is held, and does not count
-SETTINGS = GenerationSettings(max_new_tokens=MAX_NEW_TOKENS)
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +48,7 @@ def test_predictions_in_batches_equal_one_by_one(model):
     for example, prediction in zip(examples, found, strict=True):
         prompt = encode_prompt(model.tokenizer, example.messages)
         ranked = model.rank_labels(prompt, LABELS)
-        assert prediction.reply == model.reply(prompt, SETTINGS)
+        assert prediction.reply == model.reply(prompt, MAX_NEW_TOKENS)
         assert prediction.probabilities == pytest.approx(dict(ranked), abs=1e-4)
         assert (prediction.choice, prediction.text, prediction.label) == (ranked[0][0], example.text, example.label)
     row = found[0].as_json()
@@ -66,14 +65,14 @@ def test_the_turns_of_a_conversation_do_not_go_through_the_model_twice(model):
 
 
 def test_running_conversations_equal_those_held_turn_by_turn(model):
-    answer = model.reply(encode_prompt(model.tokenizer, build_messages("虹")), SETTINGS)
+    answer = model.reply(encode_prompt(model.tokenizer, build_messages("虹")), MAX_NEW_TOKENS)
     conversations = [*multi_turn_conversations(load_samples(ROWS)), Conversation(None, [("虹", answer), ("虹", "😀")])]
     exact, repeated = [[], [], []], [[], [], []]
     for row in conversations:
         history, before = [{"role": "system", "content": row.system}] if row.system else [], None
         for turn, (text, label) in enumerate(row.turns):
             history.append({"role": "user", "content": text})
-            reply = model.reply(encode_prompt(model.tokenizer, history), SETTINGS)
+            reply = model.reply(encode_prompt(model.tokenizer, history), MAX_NEW_TOKENS)
             history.append({"role": "assistant", "content": reply})
             exact[turn] += [reply == label] if label else []
             repeated[turn].append(reply == before)

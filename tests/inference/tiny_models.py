@@ -4,6 +4,7 @@ import torch
 from conftest import random_model
 
 LIVELY = {"initializer_range": 0.4, "tie_word_embeddings": False}  # tied, a random model repeats its last token
+TEXTS = ("今日は最高", "もう無理、帰りたい、でもまだ仕事が終わらないし電車もない", "ん")  # of different lengths
 FAMILIES = {
     "gemma": {},
     "gemma with a window of 16": {"sliding_window": 16},

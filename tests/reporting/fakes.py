@@ -3,6 +3,7 @@
 from emojitune.data.emojis import LABELS
 from emojitune.evaluation import metrics
 from emojitune.evaluation.predictions import Prediction
+from emojitune.inference.prompts import build_messages
 from emojitune.stats import rate_of_count
 
 RUN = {
@@ -43,7 +44,8 @@ def predictions(labels=LABELS, texts=("朝から虹が見えた",), reply=None):
             choice = label if number < 7 else labels[(index + 1) % len(labels)]
             probabilities = dict.fromkeys(labels, 0.1 / len(labels)) | {choice: 0.9}
             text = f"{texts[number % len(texts)]} {index}-{number}"
-            found.append(Prediction([], text, label, 1, reply or choice, choice, probabilities, {"form": "plain"}))
+            fields, row = {"form": "plain"}, len(found) + 1
+            found.append(Prediction(build_messages(text), label, 1, fields, row, reply or choice, probabilities))
     return found
 
 
