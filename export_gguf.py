@@ -17,7 +17,6 @@ from pathlib import Path
 
 from emojitune import artifacts
 from emojitune.cli import add_output_dir, run_main
-from emojitune.model.base_model import EMBEDDED, assemble_gguf
 
 SCRIPT = "export_gguf.py"
 
@@ -56,6 +55,9 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
+
+    from emojitune.model.base_model import EMBEDDED  # heavy: after the arguments, so that --help answers at once
+
     output: artifacts.OutputDirectory = args.output_dir
     gguf, modelfile = (output.root / "export" / name for name in (f"emojitune-{args.type}.gguf", "Modelfile"))
 
@@ -84,6 +86,8 @@ def write_gguf(path: Path, output: artifacts.OutputDirectory, kind: str) -> None
     import gguf
     from safetensors import safe_open
     from tqdm import tqdm
+
+    from emojitune.model.base_model import assemble_gguf
 
     with (
         tempfile.TemporaryDirectory(prefix=artifacts.TEMPORARY, dir=output.root, ignore_cleanup_errors=True) as folder,
