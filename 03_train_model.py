@@ -2,9 +2,10 @@
 
     uv run 03_train_model.py --epochs 2
 
-LoRA leaves the base model alone and trains small matrices beside it; --method full changes the weights themselves.
-Only the replies carry loss: the model learns to answer, not to write tweets. After each epoch the validation split
-says how well it does on samples that it has not seen; the best epoch's weights become the fine-tuned model.
+LoRA leaves the base model alone and trains small matrices beside it; --method full changes the weights themselves, all
+but the embeddings. Only the replies carry loss: the model learns to answer, not to write tweets. After each epoch the
+validation split says how well it does on samples that it has not seen; the best epoch's weights become the fine-tuned
+model.
 """
 
 import argparse

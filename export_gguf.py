@@ -55,9 +55,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
-
-    from emojitune.model.base_model import EMBEDDED  # heavy: after the arguments, so that --help answers at once
-
     output: artifacts.OutputDirectory = args.output_dir
     gguf, modelfile = (output.root / "export" / name for name in (f"emojitune-{args.type}.gguf", "Modelfile"))
 
@@ -65,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # ---- read: the model of step 3 -----------------------------------------------------------------------------
         run = artifacts.load_verified_manifest("03_train_model.py", output, inputs=False)
         system = run["system_prompt"] or ""
-        if (base := run["base_model"]["name"]) != EMBEDDED:
+        if (base := run["base_model"]["name"]) != "embedded":
             command = shlex.join(["python", "convert_hf_to_gguf.py", str(output.model), "--outtype", args.type])
             raise artifacts.UserError(f"{output.model} comes from {base}; use llama.cpp's own converter: {command}")
         # ---- write: the model, and how Ollama is to use it ---------------------------------------------------------
