@@ -2,9 +2,10 @@
 
     uv run 03_train_model.py --epochs 2
 
-LoRA leaves the base model alone and trains small matrices beside it; --method full changes the weights themselves.
-Only the replies carry loss: the model learns to answer, not to write tweets. After each epoch the validation split
-says how well it does on samples that it has not seen; the best epoch's weights become the fine-tuned model.
+LoRA leaves the base model alone and trains small matrices beside it; --method full changes the weights themselves, all
+but the embeddings. Only the replies carry loss: the model learns to answer, not to write tweets. After each epoch the
+validation split says how well it does on samples that it has not seen; the best epoch's weights become the fine-tuned
+model.
 """
 
 import argparse
@@ -28,7 +29,6 @@ from emojitune.artifacts import (
 )
 from emojitune.cli import add_device, add_output_dir, bounded, model_name, print0, run_main
 from emojitune.data.samples import Sample, load_samples
-from emojitune.reporting.model_card import write_model_card
 
 if TYPE_CHECKING:
     from emojitune.model.base_model import BaseModel
@@ -62,11 +62,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         choices=("lora", "full"),
         default="lora",
         help="small matrices beside the weights, or the weights themselves (default: lora; less memory, as good here)",
-    )
-    what.add_argument(
-        "--train-embeddings",
-        action="store_true",
-        help="with --method full, train the embeddings too (default: no; few of 262,144 tokens occur in the data)",
     )
 
     how = parser.add_argument_group("how")
@@ -130,8 +125,6 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         if given:
             flag = given[0].replace("_", "-")
             parser.error(f"--{flag} cannot go with --resume, which continues with the settings of the interrupted run")
-    if args.train_embeddings and args.method != "full":
-        parser.error("--train-embeddings needs --method full; LoRA leaves the embeddings as they are")
     if args.report_to != "none" and not find_spec(args.report_to):
         parser.error(f"--report-to {args.report_to} needs its package; install it: uv pip install {args.report_to}")
     args.learning_rate = args.learning_rate or LEARNING_RATES[args.method]
@@ -165,7 +158,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         device = select_device(args.device)
         base = find_base_model(args.model)
         tokenizer = load_tokenizer(base.folder)
-        model = load_trainable(base.folder, device, frozen_embeddings=not args.train_embeddings)
+        model = load_trainable(base.folder, device)
         print0(f"Base model {base.name}: {model.num_parameters() / 1e6:.0f} M parameters on {device}")
 
         # ---- tokenize: conversations become token ids, and labels that are -100 outside the replies ----------------
@@ -270,6 +263,7 @@ def save_results(
 ) -> None:
     """Write the weights of the best epoch and `run.json`, and say what came out and what is next."""
     from emojitune.model.loading import load_tokenizer
+    from emojitune.reporting.model_card import write_model_card
     from emojitune.training.run_record import finished_epochs, run_record, save_model, summary
 
     output: OutputDirectory = args.output_dir

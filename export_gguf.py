@@ -17,7 +17,6 @@ from pathlib import Path
 
 from emojitune import artifacts
 from emojitune.cli import add_output_dir, run_main
-from emojitune.model.base_model import EMBEDDED, assemble_gguf
 
 SCRIPT = "export_gguf.py"
 
@@ -63,7 +62,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # ---- read: the model of step 3 -----------------------------------------------------------------------------
         run = artifacts.load_verified_manifest("03_train_model.py", output, inputs=False)
         system = run["system_prompt"] or ""
-        if (base := run["base_model"]["name"]) != EMBEDDED:
+        if (base := run["base_model"]["name"]) != "embedded":
             command = shlex.join(["python", "convert_hf_to_gguf.py", str(output.model), "--outtype", args.type])
             raise artifacts.UserError(f"{output.model} comes from {base}; use llama.cpp's own converter: {command}")
         # ---- write: the model, and how Ollama is to use it ---------------------------------------------------------
@@ -84,6 +83,8 @@ def write_gguf(path: Path, output: artifacts.OutputDirectory, kind: str) -> None
     import gguf
     from safetensors import safe_open
     from tqdm import tqdm
+
+    from emojitune.model.base_model import assemble_gguf
 
     with (
         tempfile.TemporaryDirectory(prefix=artifacts.TEMPORARY, dir=output.root, ignore_cleanup_errors=True) as folder,

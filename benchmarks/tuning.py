@@ -97,7 +97,7 @@ def train(setting: dict, samples: list[Sample], measured: list[Sample], folder: 
         task_type="CAUSAL_LM",
     )
     trainer = SharedPrefixSFTTrainer(
-        model=load_trainable(base.folder, device, frozen_embeddings=True),
+        model=load_trainable(base.folder, device),
         args=config,
         train_dataset=tokenize(rows, tokenizer, 512, "training"),
         eval_dataset=tokenize(measured, tokenizer, 512, "validation"),

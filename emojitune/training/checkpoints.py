@@ -83,11 +83,9 @@ def settings_of_interrupted_run(output: OutputDirectory, inputs: dict[str, str])
         UserError: if there is no such run, or if the split has changed since.
     """
     started = read_json(output.settings, SCRIPT, output)
-    again = f"start anew with: {rerun_command(SCRIPT, output)}"
-    try:
-        settings, recorded = dict(started["settings"]), started["inputs"]
-    except (TypeError, KeyError):
-        raise UserError(f"{output.settings} is of another version; {again}") from None
-    if recorded != inputs:
-        raise UserError(f"{output.split.parent} has changed since the run in {output.training} started; {again}")
-    return settings
+    if started["inputs"] != inputs:
+        raise UserError(
+            f"{output.split.parent} has changed since the run in {output.training} started; start anew with: "
+            f"{rerun_command(SCRIPT, output)}"
+        )
+    return started["settings"]

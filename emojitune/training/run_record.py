@@ -43,9 +43,9 @@ def finished_epochs(state: TrainerState) -> list[FinishedEpoch]:
     ]
 
 
-def best_epoch(epochs: Sequence[FinishedEpoch]) -> FinishedEpoch | None:
-    """The epoch with the lowest answer loss on validation, or None when none has ended."""
-    return min(epochs, key=lambda epoch: epoch.answer_loss, default=None)
+def best_epoch(epochs: Sequence[FinishedEpoch]) -> FinishedEpoch:
+    """The epoch with the lowest answer loss on validation."""
+    return min(epochs, key=lambda epoch: epoch.answer_loss)
 
 
 def save_model(

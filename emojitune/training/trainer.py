@@ -18,25 +18,6 @@ warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", categ
 SAMPLES_BEFORE_TRAINING = 100
 
 
-def to_supervised_batch(
-    model: torch.nn.Module, batch: dict[str, torch.Tensor]
-) -> tuple[dict[str, Any], torch.Tensor, torch.Tensor, torch.Tensor]:
-    """Model inputs of one row, and for each supervised token: the index of the hidden state that predicts it in that
-    row, its id, and the sample it belongs to; all three (supervised,).
-
-    The right-padded batch (`input_ids`, `labels`, each (batch, length)) becomes a prefix tree where the model takes
-    one, else the samples one after the other. A sample ends with the token that predicts its last label.
-    """
-    labels = batch["labels"][:, 1:]  # what the token at each position is to predict
-    example, position = (labels != IGNORE_INDEX).nonzero(as_tuple=True)
-    pairs = list(zip(example.tolist(), position.tolist(), strict=True))
-    last = dict(pairs)
-    sequences = [ids[: last[index] + 1] for index, ids in enumerate(batch["input_ids"].tolist())]
-    tree = prefix_tree(sequences, merge=supports_prefix_tree(model))
-    nodes = torch.tensor([tree.paths[index][place] for index, place in pairs], device=model.device)
-    return model_inputs(model, tree), nodes, labels[example, position], example
-
-
 class SharedPrefixSFTTrainer(SFTTrainer):
     """TRL's SFTTrainer with the output layer applied only where a token is supervised, and common prefixes merged.
 
@@ -54,17 +35,29 @@ class SharedPrefixSFTTrainer(SFTTrainer):
         self.processing_class = self._tokenizer = self.callback_handler.processing_class = None
 
     def _token_losses(self, model, inputs) -> tuple[torch.Tensor, torch.Tensor, torch.Tensor, torch.Tensor]:
-        """Of each supervised token: its loss, whether it was the likeliest, its id, its sample; all (supervised,)."""
-        row, position, target, example = to_supervised_batch(self.model, inputs)
-        logits = model(**row, use_cache=False, logits_to_keep=position).logits[0].float()
+        """Of each supervised token: its loss, whether it was the likeliest, whether it ends a turn, and the sample it
+        belongs to; all (supervised,).
+
+        The right-padded batch (`input_ids`, `labels`, each (batch, length)) becomes one row: a prefix tree where the
+        model takes one, else the samples one after the other. A sample ends with the token that predicts its last
+        label.
+        """
+        labels = inputs["labels"][:, 1:]  # what the token at each position is to predict
+        example, position = (labels != IGNORE_INDEX).nonzero(as_tuple=True)
+        places = list(zip(example.tolist(), position.tolist(), strict=True))
+        last = dict(places)
+        sequences = [ids[: last[index] + 1] for index, ids in enumerate(inputs["input_ids"].tolist())]
+        tree = prefix_tree(sequences, merge=supports_prefix_tree(self.model))
+        nodes = torch.tensor([tree.paths[index][place] for index, place in places], device=labels.device)
+        logits = model(**model_inputs(self.model, tree), use_cache=False, logits_to_keep=nodes).logits[0].float()
+        target = labels[example, position]
         losses = functional.cross_entropy(logits, target, reduction="none")
-        return losses, logits.detach().argmax(-1) == target, target, example
+        return losses, logits.detach().argmax(-1) == target, torch.isin(target, self._stop_tokens), example
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> torch.Tensor:
         """The mean loss of supervised tokens; `num_items_in_batch` counts them over accumulated batches and ranks."""
-        losses, _, target, _ = self._token_losses(model, inputs)
-        answer = ~torch.isin(target, self._stop_tokens)
-        self._answer_sums += torch.stack([losses.detach()[answer].sum(), answer.sum().float()])
+        losses, _, ends, _ = self._token_losses(model, inputs)
+        self._answer_sums += torch.stack([losses.detach()[~ends].sum(), (~ends).sum().float()])
         if num_items_in_batch is None:
             return losses.mean()
         # DDP averages over ranks what was divided by the tokens of all ranks.
@@ -78,8 +71,7 @@ class SharedPrefixSFTTrainer(SFTTrainer):
         """
         inputs = self._prepare_inputs(inputs)
         with self.compute_loss_context_manager():
-            losses, right, target, example = self._token_losses(model, inputs)
-        ends = torch.isin(target, self._stop_tokens)
+            losses, right, ends, example = self._token_losses(model, inputs)
         turn = ends.int().cumsum(0) - ends.int()  # of each supervised token: how many turns ended before it
         wrong = torch.zeros(len(ends), device=ends.device).index_add_(0, turn, (~right).float())
         right_end = ends & (wrong[turn] == 0)

@@ -17,22 +17,18 @@ from emojitune.model.loading import load_model
 from emojitune.model.prefix_tree import samples_stay_apart, supports_prefix_tree
 from emojitune.training.callbacks import StopEarly
 from emojitune.training.tokenization import IGNORE_INDEX, tokenize
-from emojitune.training.trainer import SharedPrefixSFTTrainer, to_supervised_batch
+from emojitune.training.trainer import SharedPrefixSFTTrainer
 
 
-def make_trainer(kind, folder, tokenizer, tmp_path, lora=True, **settings):
+def make_trainer(kind, folder, tokenizer, tmp_path, lora=True):
     config = SFTConfig(
         output_dir=str(tmp_path / "trainer"),
         per_device_train_batch_size=6,
-        per_device_eval_batch_size=5,
         max_length=None,
         dataset_kwargs={"skip_prepare_dataset": True},
         use_cpu=True,
         bf16=False,
         report_to="none",
-        disable_tqdm=True,
-        save_strategy="no",
-        **settings,
     )
     rows = tokenize(load_samples(SMALL_DATA), tokenizer, 512, "training")
     torch.manual_seed(1)
@@ -77,29 +73,31 @@ def test_models_whose_samples_see_each_other_in_a_row_are_found_out():
     assert not samples_stay_apart(bloom.eval())
 
 
-def test_a_batch_holds_each_common_prefix_once_and_ends_where_the_last_label_is_predicted(tiny_model):
-    model = load_model(tiny_model, torch.device("cpu"), torch.float32)
+def test_a_batch_holds_each_common_prefix_once_and_ends_where_the_last_label_is_predicted(
+    tiny_model, tiny_tokenizer, tmp_path
+):
+    trainer = make_trainer(SharedPrefixSFTTrainer, tiny_model, tiny_tokenizer, tmp_path)
     batch = {
         "input_ids": torch.tensor([[2, 5, 6, 7, 1, 9], [2, 5, 8, 1, 0, 0]]),
         "labels": torch.tensor([[-100, -100, -100, 7, 1, -100], [-100, -100, -100, 1, -100, -100]]),
     }
-    inputs, *supervised = to_supervised_batch(model, batch)
+    seen = []
+    _, _, ends, example = trainer._token_losses(lambda **row: seen.append(row) or trainer.model(**row), batch)
+    [inputs] = seen
     assert inputs["input_ids"].tolist() == [[2, 5, 6, 7, 8]]
     assert inputs["position_ids"].tolist() == [[0, 1, 2, 3, 2]]
     assert inputs["attention_mask"]["full_attention"][0, 0].int().tolist()[4] == [1, 1, 0, 0, 1]
-    assert [x.tolist() for x in supervised] == [[2, 3, 4], [7, 1, 1], [0, 0, 1]]
+    assert inputs["logits_to_keep"].tolist() == [2, 3, 4]
+    assert (ends.tolist(), example.tolist()) == ([False, True, True], [0, 0, 1])
 
 
-def test_the_point_before_training_takes_a_hundred_samples_at_most(tiny_model, tiny_tokenizer, tmp_path):
+def test_the_point_before_training_takes_a_hundred_samples_at_most(tiny_model, tiny_tokenizer, tmp_path, monkeypatch):
     trainer = make_trainer(SharedPrefixSFTTrainer, tiny_model, tiny_tokenizer, tmp_path)
     trainer.eval_dataset = trainer.eval_dataset.select([0] * 250)
-    seen = []
-    trainer.evaluation_loop = lambda loader, *args, **kwargs: seen.append(len(loader.dataset)) or 1 / 0
-    for step in (0, 5):
-        trainer.state.global_step = step
-        with pytest.raises(ZeroDivisionError):
-            trainer.evaluate()
-    assert seen == [100, 250]
+    monkeypatch.setattr(SFTTrainer, "evaluate", lambda self, dataset: len(dataset or self.eval_dataset))
+    assert trainer.evaluate() == 100
+    trainer.state.global_step = 5
+    assert trainer.evaluate() == 250
 
 
 @pytest.mark.parametrize(("logs", "stops"), [({"loss": 3.0}, 0), ({"loss": math.nan}, 1), ({"eval_loss": 80.0}, 1)])
