@@ -43,6 +43,8 @@ def tokenize(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase, max_
                 f"{what} does not learn to stop: the end of its turn carries no loss; choose a Gemma model, or fix "
                 "the generation marks of the chat template"
             )
+        if ids[:2].count(tokenizer.bos_token_id) > 1:
+            raise UserError(f"{what} starts with two <bos>; fix the chat template")
         rows.append({"input_ids": ids, "labels": labels})
     return Dataset.from_list(rows)
 

@@ -50,6 +50,7 @@ def test_a_sample_above_max_length_is_refused_and_not_dropped(tiny_tokenizer):
     [
         (r"{%- (end)?generation -%}", "", "no token that carries"),
         (r" \+ '<end_of_turn>' -}}{%- endgen", " -}}{%- endgen", "does not learn to stop"),
+        (r"^", "{{ bos_token }}", "two <bos>"),
     ],
 )
 def test_a_template_that_trains_the_wrong_tokens_is_refused(pattern, replacement, words, tiny_tokenizer, monkeypatch):
