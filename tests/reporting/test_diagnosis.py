@@ -6,8 +6,7 @@ import pytest
 from fakes import evaluated, history, logged
 
 from emojitune.artifacts import OutputDirectory
-from emojitune.reporting.diagnosis import DIVERGED_LOSS, diagnose, load_curve
-from emojitune.training import callbacks
+from emojitune.reporting.diagnosis import diagnose, load_curve
 
 FIRST_EPOCH_BEST = ([1.86, 1.31, 0.97, 0.70, 0.48, 0.32], [1.22, 1.24, 1.33, 1.45, 1.58, 1.71])
 
@@ -52,8 +51,3 @@ def test_a_logging_window_counts_for_each_epoch_that_it_covers_by_its_share():
     curve = load_curve([evaluated(0.0, 11.0, 0.0), evaluated(1.0, 1.5, 0.5), *(logged(*step) for step in steps)])
     assert curve.training == [(1.0, 0.75 * 4.0 + 0.25 * 1.0), (1.75, None)]
     assert curve.steps == steps and curve.validation == [(0.0, 11.0, 0.0), (1.0, 1.5, 0.5)]
-
-
-def test_the_diagnosis_calls_diverged_what_step_3_stops_at():
-    assert DIVERGED_LOSS == callbacks.DIVERGED_LOSS
-    assert [load_curve([logged(0.5, DIVERGED_LOSS + more)]).diverged for more in (0, 1)] == [False, True]
