@@ -19,7 +19,6 @@ from PIL import Image, ImageDraw, ImageFont
 from emojitune.artifacts import atomic_write
 from emojitune.data.emojis import are_emojis
 from emojitune.reporting.diagnosis import LossCurve
-from emojitune.reporting.text import MODEL_NAMES
 from emojitune.stats import Rate
 
 if TYPE_CHECKING:  # step 1 draws as well, and must not load torch for it
@@ -187,7 +186,7 @@ def comparison_figure(results: Mapping[str, "Evaluation"]) -> Figure:
     names = [name for name in names if getattr(results["base"].scores, name) is not None]
     for shift, (model, result) in zip((-0.2, 0.2), results.items(), strict=True):
         heights, errors = _percent(getattr(result.scores, name) for name in names)
-        style = {"color": MODEL_COLORS[model], "label": MODEL_NAMES[model], "ecolor": TEXT}
+        style = {"color": MODEL_COLORS[model], "label": result.model, "ecolor": TEXT}
         bars = axes.bar(np.arange(len(names)) + shift, heights, 0.38, yerr=errors, **style)
         axes.bar_label(bars, fmt="%.0f", fontsize=9, padding=2)
     ngram = 100 * results["base"].baselines.ngram.rate
@@ -238,7 +237,7 @@ def conversations_figure(results: Mapping[str, "Evaluation"]) -> Figure:
             rates = {turn: rate for turn, rate in rates.items() if rate is not None}
             if rates:
                 turns = 0.04 * (index - 1.5) + np.array(list(rates))  # side by side: intervals overlap
-                name = f"{MODEL_NAMES[model]}, {what}"
+                name = f"{results[model].model}, {what}"
                 axes.errorbar(turns, *_percent(rates.values()), fmt=style, color=MODEL_COLORS[model], label=name)
         axes.set_title(field.replace("_", " "))
         axes.set(xlabel="turn", ylim=(-3, 103))

@@ -24,7 +24,7 @@ from emojitune.evaluation.metrics import Evaluation
 from emojitune.evaluation.predictions import Prediction
 from emojitune.reporting import figures
 from emojitune.reporting.diagnosis import Diagnosis, LossCurve
-from emojitune.reporting.text import MODEL_NAMES, evaluation_findings, extremes
+from emojitune.reporting.text import evaluation_findings, extremes
 from emojitune.stats import rate_of
 
 MAX_ROWS, MAX_REPLY = 20, 40  # mistakes and sample replies; characters of a reply: the base model rambles
@@ -66,7 +66,6 @@ def render_report(
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), finalize=emojis.show, **options)
     return environment.get_template("report.html.jinja").render(
         results=results,
-        names=MODEL_NAMES,
         run=run,
         labels=labels,
         guessing=math.log(len(labels)),
