@@ -3,7 +3,6 @@
 In the forked process the signals, limits and hooks of a test hurt nobody else.
 """
 
-import contextlib
 import gc
 import multiprocessing
 import os
@@ -94,24 +93,16 @@ class Runner:
         """
         reader, writer = SERVER.Pipe(duplex=False)  # no file: a full disk must not swallow what is said
         arguments = (self.script, self.argv, writer, stop_at, int(signum), setting)
-        process = SERVER.Process(target=_run, args=arguments)
-        pieces: list[bytes] = []
-        process.start()
-        self.process = process
+        self.process = SERVER.Process(target=_run, args=arguments)
+        self.process.start()
         writer.close()
         assert os.read(reader.fileno(), 1) == READY
-        listener = threading.Thread(target=lambda: pieces.extend(iter(lambda: os.read(reader.fileno(), 65536), b"")))
-        listener.start()
-        if after is not None:
-            process.join(after)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signum)
-        process.join(600)
-        if process.exitcode is None:
-            process.kill()
-        listener.join(10)
-        self.said = b"".join(pieces).decode("utf-8", errors="replace")
-        return process.exitcode
+        stop = threading.Timer(600 if after is None else after, os.kill, (self.process.pid, signum))  # 600: it hangs
+        stop.start()
+        self.said = b"".join(iter(lambda: os.read(reader.fileno(), 65536), b"")).decode("utf-8", errors="replace")
+        stop.cancel()
+        self.process.join()
+        return self.process.exitcode
 
     @property
     def writes(self) -> int:
