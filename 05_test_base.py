@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     from emojitune.evaluation.metrics import Evaluation, compare, score, slice_scores
     from emojitune.evaluation.predictions import build_examples, predict
     from emojitune.inference.chat_model import load_base, load_finetuned
-    from emojitune.reporting.text import MODEL_NAMES, evaluation_findings, format_evaluation, format_slices
+    from emojitune.reporting.text import evaluation_findings, format_evaluation, format_slices
 
     with lock_output_dir(output, SCRIPT):
         # ---- read: the split of step 2, the run of step 3 ------------------------------------------------------------
@@ -102,8 +102,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # ---- evaluate: one model after the other, since two at once would take twice the memory ----------------------
         results, predictions = {}, {}
         for name in ("base", "finetuned") if run else ("base",):
-            print(f"Loading the {MODEL_NAMES[name]} model …")
             tuned = name == "finetuned"
+            print(f"Loading the {'fine-tuned' if tuned else 'base'} model …")
             if tuned:
                 model, samples = load_finetuned(output, run, args.device), validation
             else:

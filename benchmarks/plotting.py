@@ -29,6 +29,6 @@ def draw_learning_curve(points: Sequence[Mapping[str, Any]], epochs: int, replie
     axes.minorticks_off()
     axes.margins(x=0.1)  # room for the text at the first point
     axes.set(ylim=(0, 100), xlabel="training samples per label", ylabel="exact accuracy, %")
-    axes.set_title(f"Would more data help? {replies} validation replies, {epochs} epochs", loc="left", fontsize=12)
-    axes.legend(frameon=False, loc="upper left")
+    axes.set_title(f"Would more data help? {replies} validation replies, {epochs} epochs")
+    axes.legend(loc="upper left")
     save(figure, path)

@@ -1,7 +1,11 @@
-"""Rates with their 95 % intervals, which the dataset report and the evaluation share."""
+"""What several stages share: rates with their 95 % intervals, and which loss is one of a diverged run."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+
+# A uniform guess over Gemma's 262,144 tokens has a loss of ln(262,144) = 12.5; the base model, which was never taught
+# to end a turn, starts at about 24. Above this the weights are beyond repair.
+DIVERGED_LOSS = 50.0
 
 
 @dataclass(frozen=True)
@@ -35,3 +39,8 @@ def ci_half_width(count: int) -> float:
     """Half the width of the 95 % interval of a rate of one half, where it is widest, seen on `count` samples."""
     rate = rate_of_count(count // 2, count)
     return (rate.high - rate.low) / 2
+
+
+def is_diverged(loss: float | None) -> bool:
+    """Whether a logged loss ends a run; None stands for one that is not finite."""
+    return loss is None or not loss <= DIVERGED_LOSS  # NaN fails every comparison

@@ -98,7 +98,7 @@ def test_gradient_checkpointing_and_accumulation_do_not_change_what_is_learnt(pr
 def test_stopped_and_resumed_gives_the_weights_of_an_undisturbed_run(prepared, tiny_model):
     flags = ("--model", tiny_model, "--epochs", 4, "--batch-size", 2, "--learning-rate", 1e-3)
     runner = Runner(SCRIPT, ["--output-dir", prepared, *flags])
-    assert runner.run(stop_at=None) == 0
+    assert runner.run() == 0
     undisturbed, middle = (weights_of(prepared), history_of(prepared)), runner.writes // 2
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)):
         shutil.rmtree(prepared / "03_training")
@@ -114,7 +114,7 @@ def test_early_stopping_counts_on_after_a_resume(prepared, tiny_model):
     """Its patience used to start anew, so that a resumed run had more epochs."""
     flags = ("--model", tiny_model, "--epochs", 30, "--learning-rate", 0.03, "--early-stopping-patience", 3)
     runner = Runner(SCRIPT, ["--output-dir", prepared, *flags])
-    assert runner.run(stop_at=None) == 0
+    assert runner.run() == 0
     undisturbed = run_of(prepared)
     assert len(undisturbed["epochs"]) == undisturbed["best_epoch"] + 3 < 30
     shutil.rmtree(prepared / "03_training")

@@ -30,34 +30,30 @@ QUICK = {"05_test_base.py": ["--quick"]}  # what it leaves out is one picture mo
 
 
 @pytest.fixture
-def undisturbed(shared, stages):
-    """Of a script: its artifacts, how many writes it makes, and its seconds."""
+def undisturbed(script, shared, stages):
+    """The artifacts of the script, how many writes it makes, and its seconds."""
 
-    def of(script):
-        def build(folder):
-            output = shutil.copytree(stages[script][0], folder / "out")
-            runner = Runner(script, [*stages[script][1], *QUICK.get(script, ()), "--output-dir", output])
-            start = time.monotonic()
-            assert runner.run(stop_at=None) == 0, runner.said
-            facts = {"seconds": time.monotonic() - start, "writes": runner.writes, "artifacts": artifacts(output)}
-            write_json(folder / "facts.json", facts)
+    def build(folder):
+        output = shutil.copytree(stages[script][0], folder / "out")
+        runner = Runner(script, [*stages[script][1], *QUICK.get(script, ()), "--output-dir", output])
+        start = time.monotonic()
+        assert runner.run() == 0, runner.said
+        facts = {"seconds": time.monotonic() - start, "writes": runner.writes, "artifacts": artifacts(output)}
+        write_json(folder / "facts.json", facts)
 
-        return load(build_once(shared / f"undisturbed-{script}", build) / "facts.json")
-
-    return of
+    return load(build_once(shared / f"undisturbed-{script}", build) / "facts.json")
 
 
 @pytest.mark.parametrize("part", range(PARTS))
 @pytest.mark.parametrize("script", STEPS)
 def test_stopped_anywhere_and_run_again(script, part, stages, undisturbed, shared):
     before, flags = stages[script]
-    facts = undisturbed(script)
     output = shared / f"undisturbed-{script}" / f"out-{part}"
     runner = Runner(script, [*flags, *QUICK.get(script, ()), "--output-dir", output])
-    assert facts["writes"] >= 3
-    points = [{"stop_at": write} for write in range(1, facts["writes"] + 1, -(-facts["writes"] // POINTS))]
+    assert undisturbed["writes"] >= 3
+    points = [{"stop_at": write} for write in range(1, undisturbed["writes"] + 1, -(-undisturbed["writes"] // POINTS))]
     moments = max(POINTS - len(points), POINTS // 4)
-    points += [{"after": facts["seconds"] * (moment + 0.5) / moments} for moment in range(moments)]
+    points += [{"after": undisturbed["seconds"] * (moment + 0.5) / moments} for moment in range(moments)]
     chains = -(-len(points) // len(SIGNALS))
     for chain in range(part, chains, PARTS):
         shutil.rmtree(output, ignore_errors=True)
@@ -69,12 +65,12 @@ def test_stopped_anywhere_and_run_again(script, part, stages, undisturbed, share
             where += f"\n{signal.Signals(signum).name} at {point}: status {status}\n{runner.said}"
             assert "Traceback" not in runner.said, where
             if status == 0:  # it was done before the signal came
-                assert artifacts(output) == facts["artifacts"], where
+                assert artifacts(output) == undisturbed["artifacts"], where
             else:
                 assert status == -signum if signum == signal.SIGKILL else status in (-signum, 128 + signum), where
         status = runner.run()
         where += f"\nand again: status {status}\n{runner.said}"
         assert status == 0, where
-        assert artifacts(output) == facts["artifacts"], where
+        assert artifacts(output) == undisturbed["artifacts"], where
         stale = [path for path in output.rglob(".*") if path.name != ".lock"]
         assert not stale, f"{stale}; {where}"

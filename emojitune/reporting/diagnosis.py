@@ -12,10 +12,7 @@ from statistics import fmean
 from typing import Any, NamedTuple
 
 from emojitune.artifacts import OutputDirectory, rerun_command
-from emojitune.stats import ci_half_width
-
-# The loss above which step 3 stops a run. Reporting does not import training: a test keeps the two constants equal.
-DIVERGED_LOSS = 50.0
+from emojitune.stats import DIVERGED_LOSS, ci_half_width, is_diverged
 
 FEW_VALIDATION_SAMPLES = 25  # one of so few is 4 % of the mean: the curve is mostly noise
 
@@ -29,11 +26,10 @@ CLEAR, STRONG = 0.10, 0.30  # how much worse than the best epoch the last one is
 UNDERFIT_SHARE = 0.6  # of the loss of guessing, ln(labels): a training loss above it means that little was learnt
 
 TRAIN = "03_train_model.py"
-OTHER_FLAGS = ", with your other flags"  # a command that repeated all of them would be long
 
 
 class Epoch(NamedTuple):
-    """An epoch that has ended; `training` is None where no step of it was logged, or not as a finite number."""
+    """An epoch that has ended; `training` is None where its loss was no finite number, so only in a diverged run."""
 
     number: int
     training: float | None
@@ -48,7 +44,7 @@ class LossCurve:
     steps: epoch (a fraction), mean training loss since the row before.
     training: epoch, mean training loss of its own steps. An epoch that has not ended stands where it has come to.
     validation: epoch, loss, exact accuracy (a fraction of 1). Epoch 0 is the point before training.
-    diverged: a logged loss was not finite or above DIVERGED_LOSS: the rule by which step 3 stops and run.json says so.
+    diverged: a logged loss was not finite or above DIVERGED_LOSS, which is what step 3 stops at.
     """
 
     steps: list[tuple[float, float | None]]
@@ -60,7 +56,7 @@ class LossCurve:
     def epochs(self) -> list[Epoch]:
         """The epochs that ended, and not with a loss that is a sign of divergence."""
         training = dict(self.training)
-        after = [point for point in self.validation if point[0] > 0 and not _is_diverged(point[1])]
+        after = [point for point in self.validation if point[0] > 0 and not is_diverged(point[1])]
         return [Epoch(round(epoch), training.get(epoch), loss, accuracy) for epoch, loss, accuracy in after]
 
     @property
@@ -91,12 +87,8 @@ def load_curve(rows: Sequence[dict[str, Any]]) -> LossCurve:
         steps,
         _epoch_means(steps, last=max((row["epoch"] for row in rows), default=0.0)),
         validation=[tuple(row[name] for name in names) for row in rows if "validation_loss" in row],
-        diverged=any(map(_is_diverged, losses)),
+        diverged=any(map(is_diverged, losses)),
     )
-
-
-def _is_diverged(loss: float | None) -> bool:
-    return loss is None or loss > DIVERGED_LOSS
 
 
 def _epoch_means(steps: Sequence[tuple[float, float | None]], last: float) -> list[tuple[float, float | None]]:
@@ -114,15 +106,14 @@ def diagnose(
     curve: LossCurve, validation_samples: int, labels: int, learning_rate: float, output: OutputDirectory
 ) -> Diagnosis:
     """What the curve of a run says. The number of validation samples tells how noisy it is, that of the labels what
-    guessing would give, and the learning rate is what advice scales. Whether it diverged is read off the history, by
-    the rule that step 3 stops by: so a run in progress has the same answer as `ended` in run.json."""
+    guessing would give, and the learning rate is what advice scales."""
     best = curve.best
     number = best.number if best else None
     if curve.diverged:
         findings = [f"A loss was above {DIVERGED_LOSS:g}, or no number any more: the steps were too large."]
         if best:
             findings.append(f"Step 3 keeps the weights of epoch {number}, the best before that.")
-        advice = f"Lower the learning rate to a tenth{OTHER_FLAGS}: {_train_at(0.1 * learning_rate, output)}"
+        advice = _train("Lower the learning rate to a tenth", output, "--learning-rate", f"{0.1 * learning_rate:.1g}")
         return Diagnosis("diverged", "Diverged: the loss exploded", number, findings, [advice])
     if best is None:
         what, why = "no epoch has ended", "There is no validation loss after training yet."
@@ -134,11 +125,11 @@ def diagnose(
         advice = "Use more samples, or hold back a larger share: step 2 with --validation-fraction."
     elif len(curve.epochs) == 1:
         what, why = "one epoch", "One epoch gives one point; overfitting would show in the second or third."
-        longer = rerun_command(TRAIN, output, "--epochs", "4")
-        advice = f"The best epoch is kept, so train longer to see the curve turn{OTHER_FLAGS}: {longer}"
+        advice = _train("The best epoch is kept, so train longer to see the curve turn", output, "--epochs", "4")
     else:
         return _diagnose_trend(curve, best, validation_samples, labels, learning_rate, output)
-    return Diagnosis("too little to tell", f"Too little to tell: {what}", number, [why, *_gap(best)], [advice])
+    findings = [why, _gap(best)] if best else [why]
+    return Diagnosis("too little to tell", f"Too little to tell: {what}", number, findings, [advice])
 
 
 def _diagnose_trend(
@@ -146,12 +137,11 @@ def _diagnose_trend(
 ) -> Diagnosis:
     previous, last = curve.epochs[-2:]
     noise = max(MIN_CHANGE, 0.5 / math.sqrt(validation_samples))
-    twice_as_long = rerun_command(TRAIN, output, "--epochs", str(2 * last.number))
-    losses = [epoch.training for epoch in curve.epochs if epoch.training is not None]
-    if losses and losses[-1] - min(losses) > max(noise, CLEAR) * max(min(losses), 1):  # near 0 it wavers anyway
-        rose = f"The mean training loss rose from {min(losses):.2f} to {losses[-1]:.2f}: the steps are too large."
-        advice = f"Lower the learning rate to a third{OTHER_FLAGS}: {_train_at(0.33 * learning_rate, output)}"
-        return Diagnosis("unstable", "Unstable: the training loss rose", best.number, [rose], [advice])
+    lowest = min(epoch.training for epoch in curve.epochs)
+    if last.training - lowest > max(noise, CLEAR) * max(lowest, 1):  # near 0 it wavers anyway
+        rose = f"The mean training loss rose from {lowest:.2f} to {last.training:.2f}: the steps are too large."
+        slower = _train("Lower the learning rate to a third", output, "--learning-rate", f"{0.33 * learning_rate:.1g}")
+        return Diagnosis("unstable", "Unstable: the training loss rose", best.number, [rose], [slower])
     keeps = f"Step 3 keeps the weights of epoch {best.number}."
     worse = _change(last.validation, best.validation)
     if worse > noise:
@@ -159,44 +149,48 @@ def _diagnose_trend(
         findings = [
             f"The best epoch is {best.number}, with a validation loss of {best.validation:.2f}; the last, "
             f"{last.number}, was {worse:.0%} worse. {keeps}",
-            *_gap(last),
+            _gap(last),
         ]
         if last.accuracy > best.accuracy:
             rose = f"Exact accuracy still rose, from {best.accuracy:.1%} to {last.accuracy:.1%}"
             findings.append(f"{rose}: more answers were right, and the wrong ones were given with more confidence.")
         advice = [
-            f"Stop there next time{OTHER_FLAGS}: {rerun_command(TRAIN, output, '--epochs', str(best.number))}",
+            _train("Stop there next time", output, "--epochs", str(best.number)),
             "More samples help most; fewer labels too: step 1 with --groups or --labels.",
         ]
         title = f"Overfitting from epoch {best.number + 1} on, {strength}"
         return Diagnosis("overfitting", title, best.number, findings, advice)
+    twice_as_long = ("--epochs", str(2 * last.number))
     gain = -_change(last.validation, previous.validation)
     if last == best and gain > noise:
-        findings = [f"The last epoch still lowered the validation loss by {gain:.0%}.", *_gap(last)]
-        advice = f"The best epoch is kept, so too long costs only time; train longer{OTHER_FLAGS}: {twice_as_long}"
+        findings = [f"The last epoch still lowered the validation loss by {gain:.0%}.", _gap(last)]
+        advice = _train("The best epoch is kept, so too long costs only time; train longer", output, *twice_as_long)
         title = f"Still improving after {last.number} epochs"
         return Diagnosis("still improving", title, best.number, findings, [advice])
     guessing = math.log(labels)
-    if losses and labels > 1 and losses[-1] > UNDERFIT_SHARE * guessing:
+    if labels > 1 and last.training > UNDERFIT_SHARE * guessing:
         near = f"Guessing among {labels} labels gives a loss of {guessing:.2f}, and training stays near that."
-        faster = f"Raise the learning rate{OTHER_FLAGS}: {_train_at(3 * learning_rate, output)}"
-        advice = [faster, f"Or train longer{OTHER_FLAGS}: {twice_as_long}"]
+        faster = _train("Raise the learning rate", output, "--learning-rate", f"{3 * learning_rate:.1g}")
+        advice = [faster, _train("Or train longer", output, *twice_as_long)]
         title = "Underfitting: the model has learnt little"
-        return Diagnosis("underfitting", title, best.number, [near, *_gap(last)], advice)
+        return Diagnosis("underfitting", title, best.number, [near, _gap(last)], advice)
     still = "The validation loss has stopped falling, and has not risen by more than chance would make it"
     advice = "More epochs would bring nothing but overfitting; more or better samples would help."
     title = f"Levelled off: best at epoch {best.number}"
-    return Diagnosis("levelled off", title, best.number, [f"{still} ({noise:.0%}). {keeps}", *_gap(best)], [advice])
+    return Diagnosis("levelled off", title, best.number, [f"{still} ({noise:.0%}). {keeps}", _gap(best)], [advice])
+
+
+def _train(advice: str, output: OutputDirectory, *flag: str) -> str:
+    """Advice to train again, with the command; one that repeated all flags of the run would be long."""
+    return f"{advice}, with your other flags: {rerun_command(TRAIN, output, *flag)}"
 
 
 def _change(loss: float, before: float) -> float:
     return (loss - before) / max(before, MIN_LOSS)
 
 
-def _gap(epoch: Epoch | None) -> list[str]:
-    """How far apart training and validation are, and what that means: one sentence, or none without both."""
-    if epoch is None or epoch.training is None:
-        return []
+def _gap(epoch: Epoch) -> str:
+    """How far apart training and validation are, and what that means."""
     gap = epoch.validation - epoch.training
     meaning = "it knows much of the training data by heart"
     if gap < 0:
@@ -205,12 +199,8 @@ def _gap(epoch: Epoch | None) -> list[str]:
         meaning = "nothing points to learning by heart"
     elif gap < math.log(2):  # not yet half as probable
         meaning = "some of what it learnt holds for the training samples only"
-    return [
+    return (
         f"At epoch {epoch.number} the training loss is {epoch.training:.2f} and the validation loss "
         f"{epoch.validation:.2f}: the right answer typically gets a probability of {math.exp(-epoch.training):.0%} in "
         f"training and {math.exp(-epoch.validation):.0%} in validation, so {meaning}."
-    ]
-
-
-def _train_at(learning_rate: float, output: OutputDirectory) -> str:
-    return rerun_command(TRAIN, output, "--learning-rate", f"{learning_rate:.1g}")
+    )

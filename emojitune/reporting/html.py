@@ -6,6 +6,7 @@ import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from itertools import groupby
+from operator import attrgetter
 from pathlib import Path
 from typing import Any
 
@@ -23,7 +24,7 @@ from emojitune.evaluation.metrics import Evaluation
 from emojitune.evaluation.predictions import Prediction
 from emojitune.reporting import figures
 from emojitune.reporting.diagnosis import Diagnosis, LossCurve
-from emojitune.reporting.text import MODEL_NAMES, evaluation_findings, extremes
+from emojitune.reporting.text import evaluation_findings, extremes
 from emojitune.stats import rate_of
 
 MAX_ROWS, MAX_REPLY = 20, 40  # mistakes and sample replies; characters of a reply: the base model rambles
@@ -40,20 +41,21 @@ def render_report(
 ) -> str:
     """The report on the fine-tuned model, with the base model beside it."""
     tuned, found = results["finetuned"], predictions["finetuned"]
-    fields = {field: list(items) for field, items in groupby(tuned.slices, key=lambda item: item.field)}
+    fields = {field: list(items) for field, items in groupby(tuned.slices, key=attrgetter("field"))}
     parts = {"label": [(label, rate_of([p.reply == label for p in found if p.label == label])) for label in labels]}
     parts |= {field: [(item.value, item.exact_accuracy) for item in items] for field, items in fields.items()}
     mistakes = sorted((p for p in found if p.choice != p.label), key=lambda p: -p.probabilities[p.choice])
-    confused = [(pair, n) for pair, n in Counter((p.label, p.choice) for p in mistakes).most_common(5) if n > 1]
-    base_replies = {(p.text, p.label, p.turn): sanitize(p.reply, MAX_REPLY) for p in predictions["base"]}
-    both = [p for p in found if (p.text, p.label, p.turn) in base_replies]
-    spread = both[:: -(-len(both) // MAX_ROWS)]  # evenly over those that both models answered, not chosen
+    confused = Counter((p.label, p.choice) for p in mistakes).most_common(5)
+    prompt = attrgetter("text", "label", "turn")
+    base_replies = {prompt(p): sanitize(p.reply, MAX_REPLY) for p in predictions["base"]}
+    both = [(p, base_replies[prompt(p)]) for p in found if prompt(p) in base_replies]
+    overall = tuned.scores.exact_accuracy
     drawn = {
-        f"by {field}": figures.slices_figure(items, tuned.scores.exact_accuracy) for field, items in fields.items()
+        "comparison": figures.comparison_figure(results),
+        "loss": figures.loss_figure(curve, diagnosis.title, run["best_epoch"]),
+        **{f"by {field}": figures.slices_figure(items, overall) for field, items in fields.items()},
+        **_confusion_figures(found, labels),
     }
-    drawn["comparison"] = figures.comparison_figure(results)
-    drawn["loss"] = figures.loss_figure(curve, diagnosis.title, run["best_epoch"])
-    drawn |= _confusion_figures(found, labels)
     if any(tuned.conversations.values()):
         drawn["conversations"] = figures.conversations_figure(results)
     pictures = {name: _data_url(figure.savefig, dpi=110) for name, figure in drawn.items()}
@@ -64,18 +66,17 @@ def render_report(
     environment = Environment(loader=FileSystemLoader(Path(__file__).parent), finalize=emojis.show, **options)
     return environment.get_template("report.html.jinja").render(
         results=results,
-        names=MODEL_NAMES,
         run=run,
         labels=labels,
         guessing=math.log(len(labels)),
         findings=evaluation_findings(results),
         extremes={field: extremes(rates) for field, rates in parts.items()},
-        confused=[(*pair, count, sum(p.label == pair[0] for p in found)) for pair, count in confused],
+        confused=[(*pair, count, sum(p.label == pair[0] for p in found)) for pair, count in confused if count > 1],
         diagnosis=diagnosis,
         chat=rerun_command("06_test_finetuned_single.py", output),
         fields=fields,
         mistakes=mistakes[:MAX_ROWS],
-        replies=[(p, base_replies.get((p.text, p.label, p.turn), "")) for p in spread],
+        replies=both[:: math.ceil(len(both) / MAX_ROWS)],  # evenly over those that both models answered, not chosen
         pictures=pictures,
         emoji_css=emojis.css,
     )

@@ -3,14 +3,10 @@
 from collections.abc import Mapping, Sequence
 from itertools import groupby
 from statistics import fmean
-from typing import TYPE_CHECKING
 
+from emojitune.evaluation.metrics import Comparison, Evaluation
 from emojitune.stats import Rate
 
-if TYPE_CHECKING:  # step 1 draws as well, and must not load torch for the names of the models
-    from emojitune.evaluation.metrics import Comparison, Evaluation
-
-MODEL_NAMES = {"base": "base", "finetuned": "fine-tuned"}
 MIN_COUNT = 5  # the best and the worst parts are named among those with at least so many replies
 
 ROWS = {
@@ -28,9 +24,9 @@ ROWS = {
 }
 
 
-def format_evaluation(results: Mapping[str, "Evaluation"]) -> str:
+def format_evaluation(results: Mapping[str, Evaluation]) -> str:
     """The scores of each model side by side, rates with their 95 % intervals."""
-    rows = {"": [MODEL_NAMES[name] for name in results]}
+    rows = {"": [result.model for result in results.values()]}
     for field, title in ROWS.items():
         values = [getattr(result.scores, field) for result in results.values()]
         if None not in values:
@@ -41,7 +37,7 @@ def format_evaluation(results: Mapping[str, "Evaluation"]) -> str:
     return "\n".join([*lines, "In brackets: 95 % intervals. Restricted: only labels may be answered."])
 
 
-def format_slices(results: Mapping[str, "Evaluation"]) -> list[str]:
+def format_slices(results: Mapping[str, Evaluation]) -> list[str]:
     """For each field of the samples, a line with the values at which the fine-tuned model, or else the base model, is
     worst and best."""
     lines = []
@@ -60,7 +56,7 @@ def extremes(rates: Sequence[tuple[str, Rate]]) -> tuple[list[tuple[str, Rate]],
     return enough[:count], enough[::-1][:count]
 
 
-def evaluation_findings(results: Mapping[str, "Evaluation"]) -> list[str]:
+def evaluation_findings(results: Mapping[str, Evaluation]) -> list[str]:
     """What the scores say, a sentence each."""
     baselines = results["base"].baselines
     findings = [
@@ -97,7 +93,7 @@ def evaluation_findings(results: Mapping[str, "Evaluation"]) -> list[str]:
     return findings
 
 
-def _p_value(comparison: "Comparison") -> str:
+def _p_value(comparison: Comparison) -> str:
     p = comparison.mcnemar_p
     shown = "< 0.0001" if p < 1e-4 else f"= {p:.4f}"
     return f"McNemar's exact p {shown}" + ("" if p < 0.05 else ", which chance may well explain")

@@ -11,6 +11,8 @@ import torch
 from tqdm import tqdm
 from transformers import EarlyStoppingCallback, PrinterCallback, ProgressCallback, Trainer, TrainerCallback
 
+from emojitune.stats import is_diverged
+
 # The trainer's names for what it logs, and those of loss_history.jsonl.
 HISTORY_NAMES = {
     "loss": "training_loss",
@@ -23,10 +25,6 @@ HISTORY_NAMES = {
 }
 
 TIMED_STEPS = 10  # after so many, the length of the run is estimated
-
-# A uniform guess over Gemma's 262,144 tokens has a loss of ln(262,144) = 12.5; the base model, which was never taught
-# to end a turn, starts at about 24. Above this the weights are beyond repair.
-DIVERGED_LOSS = 50.0
 
 
 class LossHistory(TrainerCallback):
@@ -123,8 +121,7 @@ class StopEarly(TrainerCallback):
         tqdm.write("Stopping after this step with a checkpoint; press Ctrl+C again to stop at once without one")
 
     def on_log(self, args, state, control, logs=None, **_):
-        losses = [logs[name] for name in ("loss", "eval_loss") if name in logs]
-        if not all(loss <= DIVERGED_LOSS for loss in losses):  # NaN fails every comparison
+        if any(is_diverged(logs[name]) for name in ("loss", "eval_loss") if name in logs):
             self.diverged = control.should_training_stop = True
             control.should_save = False  # nothing to resume from
 

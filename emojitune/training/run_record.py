@@ -19,7 +19,7 @@ from emojitune.artifacts import OutputDirectory, atomic_write_dir, hash_files, r
 from emojitune.data.samples import Sample
 from emojitune.model.base_model import EMBEDDED, EMBEDDED_HUB_ID, BaseModel
 from emojitune.model.loading import peak_memory_bytes, quiet_transformers, save_tokenizer, stop_token_ids
-from emojitune.training.callbacks import DIVERGED_LOSS
+from emojitune.stats import is_diverged
 from emojitune.training.checkpoints import SCRIPT
 from emojitune.training.trainer import SharedPrefixSFTTrainer
 
@@ -39,7 +39,7 @@ def finished_epochs(state: TrainerState) -> list[FinishedEpoch]:
     return [
         FinishedEpoch(round(row["epoch"]), row["eval_loss"], row["eval_answer_loss"], row["eval_exact_accuracy"])
         for row in state.log_history
-        if "eval_answer_loss" in row and row["epoch"] > 0 and row["eval_loss"] <= DIVERGED_LOSS  # NaN is not
+        if "eval_answer_loss" in row and row["epoch"] > 0 and not is_diverged(row["eval_loss"])
     ]
 
 

@@ -3,7 +3,6 @@
 In the forked process the signals, limits and hooks of a test hurt nobody else.
 """
 
-import contextlib
 import gc
 import multiprocessing
 import os
@@ -42,7 +41,7 @@ def _save_no_picture(self: Figure, target: object, **_: object) -> None:
     target.write(b"a picture") if hasattr(target, "write") else Path(target).write_bytes(b"a picture")
 
 
-def _run(script: str, argv: list[str], said: Connection, stop_at: int | None, signum: int, setting: dict) -> None:
+def _run(script: str, argv: list[str], said: Connection, stop_at: int, signum: int, setting: dict) -> None:
     """In the forked process: the script, its output into `said`; at the `stop_at`-th write, the signal."""
     assert "helpers.preload" in sys.modules
     gc.freeze()  # what the server imported is no garbage: looking through it takes a third of a second each time
@@ -67,8 +66,7 @@ def _run(script: str, argv: list[str], said: Connection, stop_at: int | None, si
             if len(places) == stop_at:
                 os.kill(os.getpid(), signum)
 
-    if stop_at is None or stop_at > 0:
-        sys.addaudithook(watch)
+    sys.addaudithook(watch)
     try:
         os.write(said.fileno(), READY)
         status = run_script(script, *argv)
@@ -76,10 +74,8 @@ def _run(script: str, argv: list[str], said: Connection, stop_at: int | None, si
         signal.signal(signal.SIGTERM, signal.SIG_IGN)
     except KeyboardInterrupt as interrupt:  # between the script's last line and the two above
         status = 143 if interrupt.args == ("SIGTERM",) else 130
-    sys.stdout.flush()
     sys.stderr.flush()
-    if stop_at is None:
-        print(f"writes: {len(places)}", flush=True)
+    print(f"writes: {len(places)}", flush=True)
     os._exit(status)
 
 
@@ -89,38 +85,28 @@ class Runner:
     def __init__(self, script: str, argv: list[object]) -> None:
         self.script, self.argv, self.said = script, [str(argument) for argument in argv], ""
 
-    def run(
-        self, stop_at: int | None = 0, after: float | None = None, signum: int = signal.SIGKILL, **setting: object
-    ) -> int | None:
+    def run(self, stop_at: int = 0, after: float | None = None, signum: int = signal.SIGKILL, **setting: object) -> int:
         """The exit status (minus the signal, when that ended it).
 
-        `stop_at` sends the signal at that write (0: never; None: count the writes), `after` at that many seconds from
-        the script's beginning; what a `setting` does is said in `_run`.
+        `stop_at` sends the signal at that write (from 1), `after` at that many seconds from the script's beginning;
+        what a `setting` does is said in `_run`.
         """
         reader, writer = SERVER.Pipe(duplex=False)  # no file: a full disk must not swallow what is said
         arguments = (self.script, self.argv, writer, stop_at, int(signum), setting)
-        process = SERVER.Process(target=_run, args=arguments)
-        pieces: list[bytes] = []
-        process.start()
-        self.process = process
+        self.process = SERVER.Process(target=_run, args=arguments)
+        self.process.start()
         writer.close()
         assert os.read(reader.fileno(), 1) == READY
-        listener = threading.Thread(target=lambda: pieces.extend(iter(lambda: os.read(reader.fileno(), 65536), b"")))
-        listener.start()
-        if after is not None:
-            process.join(after)
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(process.pid, signum)
-        process.join(600)
-        if process.exitcode is None:
-            process.kill()
-        listener.join(10)
-        self.said = b"".join(pieces).decode("utf-8", errors="replace")
-        return process.exitcode
+        stop = threading.Timer(600 if after is None else after, os.kill, (self.process.pid, signum))  # 600: it hangs
+        stop.start()
+        self.said = b"".join(iter(lambda: os.read(reader.fileno(), 65536), b"")).decode("utf-8", errors="replace")
+        stop.cancel()
+        self.process.join()
+        return self.process.exitcode
 
     @property
     def writes(self) -> int:
-        """How many writes the last run with `stop_at=None` made."""
+        """How many writes the last run made, which nothing stopped."""
         return int(self.said.rsplit("writes: ", 1)[1])
 
 

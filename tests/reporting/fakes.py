@@ -64,7 +64,7 @@ def evaluation(model, right, labels, words):
     turns = [metrics.TurnScore(turn, rate, rate if turn > 1 else None, rate) for turn in (1, 2, 3)]
     prompts = {"training": RUN["system_prompt"], "none": None}
     return metrics.Evaluation(
-        model=model,
+        model="fine-tuned" if model == "finetuned" else model,
         weights="abc",
         samples=240,
         replies=250,

@@ -6,17 +6,15 @@ import pytest
 from fakes import evaluated, history, logged
 
 from emojitune.artifacts import OutputDirectory
-from emojitune.reporting.diagnosis import DIVERGED_LOSS, diagnose, load_curve
-from emojitune.training import callbacks
-
-FIRST_EPOCH_BEST = ([1.86, 1.31, 0.97, 0.70, 0.48, 0.32], [1.22, 1.24, 1.33, 1.45, 1.58, 1.71])
+from emojitune.reporting.diagnosis import diagnose, load_curve
 
 HISTORIES = {
-    # name: (training, validation after each epoch, validation samples, kind, best epoch, what is said)
-    "overfitting from the first epoch on": (*FIRST_EPOCH_BEST, 50, "overfitting", 1, "from epoch 2 on, strong"),
-    "how much worse": (*FIRST_EPOCH_BEST, 50, "overfitting", 1, "the last, 6, was 40% worse"),
-    "how far apart": (*FIRST_EPOCH_BEST, 50, "overfitting", 1, "loss is 0.32 and the validation loss 1.71"),
-    "by heart": (*FIRST_EPOCH_BEST, 50, "overfitting", 1, "much of the training data by heart"),
+    # name: (training, validation after each epoch, validation samples, kind, best epoch, what is said …)
+    "overfitting from the first epoch on": (
+        [1.86, 1.31, 0.97, 0.70, 0.48, 0.32], [1.22, 1.24, 1.33, 1.45, 1.58, 1.71], 50, "overfitting", 1,
+        "from epoch 2 on, strong", "the last, 6, was 40% worse", "loss is 0.32 and the validation loss 1.71",
+        "much of the training data by heart",
+    ),
     "late": ([2.9, 2.1, 1.5, 0.9, 0.4], [2.6, 2.1, 1.9, 2.2, 2.6], 500, "overfitting", 3, "--epochs 3 "),
     "slightly": ([2.9, 2.1, 1.6, 1.3], [2.5, 2.0, 1.9, 2.0], 500, "overfitting", 3, "from epoch 4 on, slight"),
     "still improving": ([9.0, 4.0], [6.0, 3.2], 500, "still improving", 2, "--epochs 4 "),
@@ -33,15 +31,16 @@ HISTORIES = {
     "one epoch": ([2.0], [1.5], 500, "too little to tell", 1, "--epochs 4 "),
     "no epoch yet": ([], [], 500, "too little to tell", None, "--resume "),
     "few validation samples": ([2.0, 1.0, 0.5], [1.5, 1.8, 2.4], 10, "too little to tell", 1, "--validation-fraction."),
-}
+}  # fmt: skip
 
 
 @pytest.mark.parametrize("name", HISTORIES)
 def test_every_history_is_named_and_its_advice_can_be_pasted(name):
-    training, validation, samples, kind, best, said = HISTORIES[name]
+    training, validation, samples, kind, best, *said = HISTORIES[name]
     found = diagnose(load_curve(history(training, validation)), samples, 25, 5e-4, OutputDirectory(Path("my outputs")))
     assert (found.kind, found.best_epoch) == (kind, best)
-    assert found.findings and said in "\n".join([found.title, *found.findings, *found.advice])
+    text = "\n".join([found.title, *found.findings, *found.advice])
+    assert found.findings and all(words in text for words in said)
     for advice in found.advice:
         assert ": uv run 0" not in advice or advice.endswith("--output-dir 'my outputs'")
 
@@ -52,8 +51,3 @@ def test_a_logging_window_counts_for_each_epoch_that_it_covers_by_its_share():
     curve = load_curve([evaluated(0.0, 11.0, 0.0), evaluated(1.0, 1.5, 0.5), *(logged(*step) for step in steps)])
     assert curve.training == [(1.0, 0.75 * 4.0 + 0.25 * 1.0), (1.75, None)]
     assert curve.steps == steps and curve.validation == [(0.0, 11.0, 0.0), (1.0, 1.5, 0.5)]
-
-
-def test_the_diagnosis_calls_diverged_what_step_3_stops_at():
-    assert DIVERGED_LOSS == callbacks.DIVERGED_LOSS
-    assert [load_curve([logged(0.5, DIVERGED_LOSS + more)]).diverged for more in (0, 1)] == [False, True]

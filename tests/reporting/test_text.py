@@ -10,17 +10,13 @@ from emojitune.reporting.text import evaluation_findings, extremes
 from emojitune.stats import rate_of_count
 
 
-def findings(p=0.01, right=180):
+@pytest.mark.parametrize(("p", "right", "beaten"), [(0.01, 180, True), (0.3, 180, False), (0.01, 100, False)])
+def test_the_ngram_model_is_beaten_only_where_chance_would_not_do_it(p, right, beaten):
     found = results()
     tuned = found["finetuned"]
     scores = replace(tuned.scores, exact_accuracy=rate_of_count(right, 250))
     found["finetuned"] = replace(tuned, scores=scores, against_ngram=Comparison(p, 250))
-    return " ".join(evaluation_findings(found))
-
-
-@pytest.mark.parametrize(("p", "right", "beaten"), [(0.01, 180, True), (0.3, 180, False), (0.01, 100, False)])
-def test_the_ngram_model_is_beaten_only_where_chance_would_not_do_it(p, right, beaten):
-    said = findings(p, right)
+    said = " ".join(evaluation_findings(found))
     assert ("a far smaller tool may do" in said) != beaten
     assert f"{'above' if right > 130 else 'below'} the n-gram model: McNemar's exact p = {p:.4f}" in said
 
