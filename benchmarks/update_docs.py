@@ -3,8 +3,8 @@
     uv run benchmarks/update_docs.py --output-dir outputs --quick-dir outputs-quick
 
 Needs run_pipeline.py with defaults, the same with --quick, benchmarks/posts.py and benchmarks/learning_curve.py. The
-figures go to docs/results.json and from there between marks such as `<!-- results -->` and `<!-- /results -->`; `tests/test_docs.py` fails when
-the two drift apart.
+figures go to docs/results.json and from there between marks such as `<!-- results -->` and `<!-- /results -->`;
+`tests/test_docs.py` fails when the two drift apart.
 """
 
 import argparse
@@ -233,8 +233,8 @@ def details(results: dict[str, Any]) -> str:
     curve = results["learning_curve"]
     lines += [
         "",
-        f"The learning curve: exact accuracy on the same {curve['replies']:,} validation replies, by samples per label in "
-        f"training, best of {curve['epochs']} epochs:",
+        f"The learning curve: exact accuracy on the same {curve['replies']:,} validation replies, by samples per label "
+        f"in training, best of {curve['epochs']} epochs:",
         "",
         "| samples per label | fine-tuned | n-gram |",
         "| --- | --- | --- |",
