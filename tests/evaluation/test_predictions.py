@@ -1,6 +1,7 @@
 """Examples, predictions in batches, running conversations, baselines."""
 
 import pytest
+import torch
 from conftest import SYSTEM, conversation, sample
 from inference.tiny_models import tiny
 
@@ -40,7 +41,9 @@ def test_every_turn_that_carries_loss_is_an_example():
     assert [message["role"] for message in examples[3].messages] == ["system", "user", "assistant", "user"]
 
 
-def test_predictions_in_batches_equal_one_by_one(model):
+@pytest.mark.parametrize("threads", [1, 2])
+def test_predictions_in_batches_equal_one_by_one(model, threads, monkeypatch):
+    monkeypatch.setattr(torch, "get_num_threads", lambda: threads)  # with two, two batches at a time
     examples = build_examples(load_samples(ROWS), LABELS)
     done = []
     found = predict(model, examples, LABELS, done.append)
