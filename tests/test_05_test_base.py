@@ -78,7 +78,7 @@ def test_words_as_labels_slices_by_a_field_and_a_label_that_training_never_had(p
     assert "group accuracy" not in said and "reworded" not in said
 
 
-def test_no_base_model_but_the_one_that_was_trained_or_plainly_another(evaluated, capsys):
+def test_no_base_model_but_the_one_that_was_trained_or_plainly_another(evaluated, tiny_model, capsys):
     assert run_script(SCRIPT, "--model", evaluated / "03_model", "--output-dir", evaluated) == 2
     assert "is the fine-tuned model itself" in capsys.readouterr().err
     path = evaluated / "03_training/run.json"
@@ -87,3 +87,9 @@ def test_no_base_model_but_the_one_that_was_trained_or_plainly_another(evaluated
     assert run_script(SCRIPT, "--output-dir", evaluated) == 2
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "have changed since the run" in said
+    write_json(path, load(path) | {"base_model": base | {"name": "somebody/some-model"}})
+    assert run_script(SCRIPT, "--quick", "--model", tiny_model, "--output-dir", evaluated) == 0
+    report = (evaluated / "05_evaluation/report.html").read_text(encoding="utf-8")
+    assert (
+        result(evaluated, "base")["model"] == f"base ({tiny_model.name})" and f"<th>base ({tiny_model.name})" in report
+    )

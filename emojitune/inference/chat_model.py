@@ -97,6 +97,8 @@ class ChatModel:
 def load_base(run: dict[str, Any] | None, device: str, name: str | None = None) -> ChatModel:
     """The base model of that name, or else the one that was fine-tuned in `run`, or else the embedded one.
 
+    It is called `base`, with its own name where another one was fine-tuned.
+
     Raises:
         UserError: if it cannot be found, has changed since it was fine-tuned in `run`, or is the result of `run`.
     """
@@ -110,7 +112,8 @@ def load_base(run: dict[str, Any] | None, device: str, name: str | None = None) 
         )
     if run and set(weights) == set(_finetuned_weights(run)):
         raise UserError(f"{base.folder} is the fine-tuned model itself; leave --model out to compare it with its base")
-    return _load("base", base.folder, weights, device)
+    same = run is None or run["base_model"]["name"] == name
+    return _load("base" if same else f"base ({Path(name).name})", base.folder, weights, device)
 
 
 def load_finetuned(output: OutputDirectory, run: dict[str, Any], device: str) -> ChatModel:
