@@ -89,7 +89,6 @@ def test_no_base_model_but_the_one_that_was_trained_or_plainly_another(evaluated
     assert said.count("\n") == 1 and "have changed since the run" in said
     write_json(path, load(path) | {"base_model": base | {"name": "somebody/some-model"}})
     assert run_script(SCRIPT, "--quick", "--model", tiny_model, "--output-dir", evaluated) == 0
-    report = (evaluated / "05_evaluation/report.html").read_text(encoding="utf-8")
-    assert (
-        result(evaluated, "base")["model"] == f"base ({tiny_model.name})" and f"<th>base ({tiny_model.name})" in report
-    )
+    name = f"base ({tiny_model.name})"
+    assert result(evaluated, "base")["model"] == name
+    assert f"<th>{name}" in (evaluated / "05_evaluation/report.html").read_text(encoding="utf-8")
