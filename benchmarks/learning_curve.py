@@ -4,7 +4,8 @@
 
 Needs step 2. For each size, the training split's first samples of each label (the small set comes first) go into an
 output directory of their own, with the whole validation split, and step 3 trains on them. Beside Gemma, the character
-n-gram model learns from the same samples. What is done already is not done again.
+n-gram model learns from the same samples. Each point is the last epoch, where each run has had its whole schedule, also
+where step 3 keeps an earlier one. What is done already is not done again.
 """
 
 import argparse
@@ -71,15 +72,13 @@ def main() -> None:
         run = read_json(target.run, "03_train_model.py", target)
         train = load_samples(read_jsonl(target.train, "", target))
         items = build_examples(load_samples(read_jsonl(target.validation, "", target)), run["labels"])
-        best = next(epoch for epoch in run["epochs"] if epoch["epoch"] == run["best_epoch"])
-        right = round(best["exact_accuracy"] * len(items))
+        right = round(run["epochs"][-1]["exact_accuracy"] * len(items))
         trained = build_examples(train, run["labels"])
         ngram = [choice == item.label for choice, item in zip(ngram_choices(trained, items), items, strict=True)]
         points.append(
             {
                 "samples_per_label": per_label,
                 "samples": len(train),
-                "best_epoch": run["best_epoch"],
                 "seconds": run["seconds"],
                 "gemma": rate_of_count(right, len(items)),
                 "ngram": rate_of(ngram),

@@ -46,8 +46,8 @@ WORDS = {
         "model fill {disk} GB of disk; on macOS and Windows it is much less. Each output folder takes 1.1 GB more.",
         "note": "{replies:,} validation replies ({base} for the base model), 95 % intervals in brackets; chance is "
         "{chance}. The n-gram model sees only which short runs of characters a text contains.",
-        "curve": "Trained on fewer tweets, for {epochs} epochs: {points}.",
-        "point": "{samples_per_label} per label {rate}",
+        "curve": " Exact accuracy after {epochs} epochs on fewer tweets per label: {points}.",
+        "point": "{samples_per_label}: {rate}",
     },
     "ja": {
         "head": ("", "元のモデル", "学習後", "文字 n-gram モデル"),
@@ -67,8 +67,8 @@ WORDS = {
         "macOS と Windows ではずっと少なく済みます。出力フォルダはそれぞれ、さらに 1.1 GB 使います。",
         "note": "検証データの返答 {replies:,} 件(元のモデルは {base} 件)。括弧内は 95 % 区間。"
         "当てずっぽうなら {chance}。n-gram モデルは、文に含まれる短い文字の並びしか見ません。",
-        "curve": "少ないツイートで {epochs} エポック学習させた場合の完全一致: {points}。",
-        "point": "ラベルごとに {samples_per_label} 件で {rate}",
+        "curve": "ラベルごとのツイートを減らして {epochs} エポック学習させた場合の完全一致は、{points}。",
+        "point": "{samples_per_label} 件で {rate}",
     },
 }
 
@@ -141,14 +141,14 @@ def main_table(results: dict[str, Any], language: str) -> str:
     note = words["note"].format(
         replies=results["finetuned"]["replies"], base=results["base"]["replies"], chance=f"{baselines['chance']:.1%}"
     )
-    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note} {learning_curve(results, language)}"
+    return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note}{learning_curve(results, language)}"
 
 
 def learning_curve(results: dict[str, Any], language: str) -> str:
     """In a sentence, the exact accuracy after training on fewer samples."""
     words, curve = WORDS[language], results["learning_curve"]
     points = [words["point"].format(**point, rate=show(point["gemma"])) for point in curve["points"]]
-    return words["curve"].format(epochs=curve["epochs"], points=", ".join(points))
+    return words["curve"].format(epochs=curve["epochs"], points=("、" if language == "ja" else ", ").join(points))
 
 
 def replies_table(results: dict[str, Any], language: str) -> str:
@@ -234,7 +234,7 @@ def details(results: dict[str, Any]) -> str:
     lines += [
         "",
         f"The learning curve: exact accuracy on the same {curve['replies']:,} validation replies, by samples per label "
-        f"in training, best of {curve['epochs']} epochs:",
+        f"in training, after {curve['epochs']} epochs:",
         "",
         "| samples per label | fine-tuned | n-gram |",
         "| --- | --- | --- |",
