@@ -162,6 +162,7 @@ def test_chosen_columns_and_fields(write_data):
         ("ツイート".encode("cp932"), "a.json", ["--encoding cp932"]),
         ("ツイートの本文、その一".encode("euc_jp"), "a.json", ["--encoding euc_jp"]),
         ("ツイート,text".encode("utf-16-le"), "a.csv", ["--encoding utf-16-le"]),
+        ("ツイート,text".encode("utf-16-be"), "a.csv", ["--encoding utf-16-be"]),
         ("ツイート".encode() + b"\xff", "a.json", ["damaged at byte 12"]),
         (gzip.compress(b"[]" * 999, mtime=0)[:-9], "a.json.gz", ["is broken"]),
         (parquet_of(TABLE)[:-9], "a.parquet", ["cannot be read"]),
