@@ -61,7 +61,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
         "--method",
         choices=("lora", "full"),
         default="lora",
-        help="small matrices beside the weights, or the weights themselves (default: lora; less memory, as good here)",
+        help="small matrices beside the weights, or the weights themselves (default: lora; less memory, better here)",
     )
 
     how = parser.add_argument_group("how")

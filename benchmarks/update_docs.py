@@ -40,10 +40,11 @@ WORDS = {
         "replies": ("tweet", "base", "fine-tuned"),
         "speed": "time of a step, times ours",
         "share": "{steps} steps of 8 samples; ours takes {seconds:.1f} s, {share:.0%} of the {gflops:.0f} GFLOP/s of "
-        "matrix products here. {date}, {machine}, {versions} unless named.",
-        "cost": "Once all is installed and unpacked, `--quick` takes {quick:.1f} minutes on 2 cores of an {machine}, "
-        "the full run {whole:.0f} and {memory} GB of memory. On Linux, where PyTorch brings CUDA, the packages and the "
-        "model fill {disk} GB of disk; on macOS and Windows it is much less. Each output folder takes 1.1 GB more.",
+        "matrix products here. {date}, {machine}, {versions} unless the row names another version.",
+        "cost": "Once everything is installed and unpacked, `--quick` takes {quick:.1f} minutes on 2 cores of an "
+        "{machine}; the full run takes {whole:.0f} minutes and {memory} GB of memory. On Linux, where PyTorch brings "
+        "CUDA, the packages and the model fill {disk} GB of disk; on macOS and Windows it is much less. Each output "
+        "folder takes 1.1 GB more.",
         "note": "{replies:,} validation replies ({base} for the base model), 95 % intervals in brackets; chance is "
         "{chance}. The n-gram model sees only which short runs of characters a text contains.",
         "curve": " Exact accuracy after {epochs} epochs on fewer tweets per label: {points}.",
@@ -61,7 +62,7 @@ WORDS = {
         "share": "8 サンプルのステップを {steps} 回計測。emojitune は 1 ステップ {seconds:.1f} 秒で、"
         "このマシンの行列積の速さ {gflops:.0f} GFLOP/s の {share:.0%} に当たります。{date}、{machine}、{versions}"
         "(表に別の版の記載がある行を除く)。",
-        "cost": "2 コアの {machine} で、`--quick` は {quick:.1f} 分、全体の実行は {whole:.0f} 分かかり、"
+        "cost": "2 コアの {machine} で、`--quick` なら {quick:.1f} 分、全データなら {whole:.0f} 分かかり、"
         "メモリは {memory} GB 使います(インストールと、初回だけのモデルの展開を除く)。"
         "Linux では PyTorch に CUDA が付いてくるため、パッケージとモデルで {disk} GB のディスクを使います。"
         "macOS と Windows ではずっと少なく済みます。出力フォルダはそれぞれ、さらに 1.1 GB 使います。",
@@ -243,7 +244,8 @@ def details(results: dict[str, Any]) -> str:
         "![Exact accuracy by samples per label](learning_curve.png)",
     ]
     if tuned["conversations"]:
-        lines += ["", "Running conversations with the model's own replies as history:", ""]
+        what = "own: the dataset's streams, strung: unrelated tweets"
+        lines += ["", f"Running conversations with the model's own replies as history; {what}:", ""]
         lines += ["| conversations | turn | exact | same texts alone | repeats the reply before |"]
         lines += ["| --- | --- | --- | --- | --- |"]
         lines += [
