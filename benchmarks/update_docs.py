@@ -46,7 +46,8 @@ WORDS = {
         "CUDA, the packages and the model fill {disk} GB of disk; on macOS and Windows it is much less. Each output "
         "folder takes 1.1 GB more.",
         "note": "{replies:,} validation replies ({base} for the base model), 95 % intervals in brackets; chance is "
-        "{chance}. The n-gram model sees only which short runs of characters a text contains.",
+        "{chance}. The n-gram model sees only which short runs of characters a text contains. By form, "
+        "{worst} is the lowest and {best} the highest.",
         "curve": " Exact accuracy after {epochs} epochs on fewer tweets per label: {points}.",
         "point": "{samples_per_label}: {rate}",
     },
@@ -67,7 +68,8 @@ WORDS = {
         "Linux では PyTorch に CUDA が付いてくるため、パッケージとモデルで {disk} GB のディスクを使います。"
         "macOS と Windows ではずっと少なく済みます。出力フォルダはそれぞれ、さらに 1.1 GB 使います。",
         "note": "検証データの返答 {replies:,} 件(元のモデルは {base} 件)。括弧内は 95 % 区間。"
-        "当てずっぽうなら {chance}。n-gram モデルは、文に含まれる短い文字の並びしか見ません。",
+        "当てずっぽうなら {chance}。n-gram モデルは、文に含まれる短い文字の並びしか見ません。"
+        "形式別では {worst} が最低、{best} が最高です。",
         "curve": "ラベルごとのツイートを減らして {epochs} エポック学習させた場合の完全一致は、{points}。",
         "point": "{samples_per_label} 件で {rate}",
     },
@@ -139,8 +141,13 @@ def main_table(results: dict[str, Any], language: str) -> str:
             *(", ".join(show(row[part]) for row in posts.values()) for part in ("exact", "ngram")),
         ),
     ]
+    forms = [part for part in results["finetuned"]["slices"] if part["field"] == "form"]  # worst first
     note = words["note"].format(
-        replies=results["finetuned"]["replies"], base=results["base"]["replies"], chance=f"{baselines['chance']:.1%}"
+        replies=results["finetuned"]["replies"],
+        base=results["base"]["replies"],
+        chance=f"{baselines['chance']:.1%}",
+        worst=f"{forms[0]['value']} {show(forms[0]['exact_accuracy'])}",
+        best=f"{forms[-1]['value']} {show(forms[-1]['exact_accuracy'])}",
     )
     return "\n".join("| " + " | ".join(row) + " |" for row in rows) + f"\n\n{note}{learning_curve(results, language)}"
 
