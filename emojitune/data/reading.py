@@ -93,7 +93,7 @@ def _read_file(path: Path, encoding: str | None) -> list[Any]:
     suffix = path.suffix.lower()
     if suffix in _JSON or (suffix not in _TABLES and text.lstrip().startswith(("[", "{"))):
         return _parse_json(path, re.sub(r"\r\n?", "\n", text))
-    return _parse_table(path, text.lstrip("\r\n"))
+    return _parse_table(path, text)
 
 
 def _read_parquet(path: Path, data: bytes) -> list[Any]:
@@ -157,10 +157,10 @@ def _parse_objects(text: str) -> list[Any]:
 
 def _parse_table(path: Path, text: str) -> list[Any]:
     csv.field_size_limit(2**31 - 1)
-    delimiter = max(",;\t", key=text.split("\n")[0].count)
+    header_line = re.split("[\r\n]", re.sub('"[^"]*"', "", text).lstrip("\r\n"), maxsplit=1)[0]
+    delimiter = max(",;\t", key=header_line.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[Any] = []
-    header, line = None, 1
+    rows, header, line = [], None, 1
     try:
         for cells in reader:
             if not any(map(str.strip, cells)):

@@ -65,8 +65,9 @@ def test_the_same_samples_in_every_format(data, name, write_data):
     assert read(write_data(data, name)) == SHORT
 
 
-def test_a_quoted_text_keeps_its_commas_and_lines(write_data):
-    rows = read(write_data('text;label\n"ある日,,,,; の\n出来""事""";😀\n', "a.csv"))
+@pytest.mark.parametrize("header", ["n;text;label\n", "n;text;label\r", '"n,,,";text;label\n'])
+def test_a_quoted_text_keeps_its_commas_and_lines(header, write_data):
+    rows = read(write_data(header + '1;"ある日,,,,; の\n出来""事""";😀\n', "a.csv"))
     assert rows[0]["messages"][1]["content"] == 'ある日,,,,; の\n出来"事"'
 
 
@@ -157,7 +158,7 @@ def test_chosen_columns_and_fields(write_data):
         (json.dumps(SHORT).encode("utf-32"), "a.json", ["not JSON"]),
         ({"train": SHORT, "test": SHORT}, "a.json", ["columns train, test"]),
         ("今日は最高,😀\n", "a.csv", ["holds no samples"]),
-        ("text,label\n最高,😀\nえっ,😭,その続き,😭\n", "a.csv", ["sample 2: line 3 has 4 columns"]),
+        ("\n\ntext,label\n最高,😀\nえっ,😭,その続き,😭\n", "a.csv", ["sample 2: line 5 has 4 columns"]),
         ('text\tlabel\n最高\t😀\n"マジか\t😭\nねむい\t😴\n', "a.tsv", ["line 3", "quotation mark"]),
         ("ツイート".encode("cp932"), "a.json", ["--encoding cp932"]),
         ("ツイートの本文、その一".encode("euc_jp"), "a.json", ["--encoding euc_jp"]),
