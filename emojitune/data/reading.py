@@ -139,8 +139,7 @@ def _parse_json(path: Path, text: str) -> list[Any]:
 def _parse_objects(text: str) -> list[Any]:
     """Objects one after the other: JSONL, or pretty-printed. A broken one is skipped up to the next line with a {."""
     decoder, blank = json.JSONDecoder(), re.compile(r"\s*")
-    rows: list[Any] = []
-    start, end, line = 0, 0, 1
+    rows, start, end, line = [], 0, 0, 1
     while (following := blank.match(text, end).end()) < len(text):
         line += text.count("\n", start, following)
         start = following
@@ -271,6 +270,7 @@ def _normalize(messages: Any, system: Any) -> Any:
 def _normalize_message(message: dict[str, Any]) -> dict[str, Any]:
     role, content = message.get("role", message.get("from")), message.get("content", message.get("value"))  # ShareGPT
     role = ROLES.get(role.casefold(), role.casefold()) if isinstance(role, str) else role
-    if isinstance(content, list) and content and all(isinstance(part, dict) and "text" in part for part in content):
-        content = "".join(str(part["text"]) for part in content)
+    parts = content if isinstance(content, list) else []
+    if parts and all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in parts):
+        content = "".join(part["text"] for part in parts)
     return {**message, "role": role, "content": content}
