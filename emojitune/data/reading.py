@@ -138,7 +138,7 @@ def _parse_json(path: Path, text: str) -> list[Any]:
 
 def _parse_objects(text: str) -> list[Any]:
     """Objects one after the other: JSONL, or pretty-printed. A broken one is skipped up to the next line with a {."""
-    decoder, blank = json.JSONDecoder(), re.compile(r"\s*")
+    decoder, blank = json.JSONDecoder(), re.compile(r"[\s,]*")
     rows, start, end, line = [], 0, 0, 1
     while (following := blank.match(text, end).end()) < len(text):
         line += text.count("\n", start, following)

@@ -48,6 +48,7 @@ CSV = "text,label\n" + "\n".join(f"{row['text']},{row['label']}" for row in TABL
         (LINES, "a.jsonl"),
         (LINES.replace("\n", "\r\n"), "a.txt"),
         (LINES.replace("\n", ""), "a.json"),
+        (LINES.replace("\n", ",\n") + ",\n", "a.jsonl"),
         ("\n".join(json.dumps(row, indent=2) for row in SHORT), "a.jsonl"),
         (b"\xef\xbb\xbf" + LINES.encode(), "a.jsonl"),
         (json.dumps(SHORT).encode("utf-16"), "a.json"),
