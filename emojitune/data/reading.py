@@ -85,7 +85,7 @@ def _read_file(path: Path, encoding: str | None) -> list[Any]:
         raise UserError(f"{path} is missing, or a folder; name your dataset with --data") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is broken ({sanitize(str(error), 100)}); write or download it again") from None
-    if data.startswith(b"PK\x03\x04"):
+    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise UserError(f"{path} is a spreadsheet or a zip file; export the table as CSV in UTF-8")
     text = _decode(path, data, encoding)
     if not text.strip():
