@@ -99,7 +99,7 @@ def _read_file(path: Path, encoding: str | None) -> list[Any]:
 def _read_parquet(path: Path, data: bytes) -> list[Any]:
     try:
         return parquet.read_table(io.BytesIO(data)).to_pylist()
-    except (ArrowException, OSError, ValueError) as error:  # pyarrow has one for each kind of damage
+    except (ArrowException, OSError, ValueError, OverflowError) as error:  # pyarrow has one for each kind of damage
         raise UserError(f"{path} cannot be read ({sanitize(str(error), 100)}); write it again") from None
 
 

@@ -168,6 +168,7 @@ def test_chosen_columns_and_fields(write_data):
         (gzip.compress(b"[]" * 999, mtime=0)[:-9], "a.json.gz", ["is broken"]),
         (parquet_of(TABLE)[:-9], "a.parquet", ["cannot be read"]),
         (parquet_of(TABLE).replace("😀".encode(), b"\xff" * 4), "a.parquet", ["cannot be read"]),
+        (parquet_of([{"day": pyarrow.scalar(2**62, pyarrow.timestamp("us"))}]), "a.parquet", ["out of range"]),
         (b"text,label,Label\nx,\xf0\x9f\x98\x80,y\n", "a.csv", ["two columns named label"]),
         (b"PK\x03\x04", "a.xlsx", ["CSV in UTF-8"]),
         (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0", "a.xls", ["CSV in UTF-8"]),
