@@ -202,7 +202,7 @@ def _as_conversations(
     system = column(system_column, SYSTEM_COLUMNS)
     is_table = text_column or label_column
     shape = next((shape for shape in _SHAPES if set(shape) <= set(columns) and not is_table), None)
-    if not (shape or (text and label)) or (system_column and not system):
+    if not (shape or (text and label and text != label)) or (system_column and not system):
         listed = sanitize(", ".join(columns), 200)
         raise UserError(
             f"{source} has the columns {listed}: choose among them with --text-column, --label-column, --system-column"

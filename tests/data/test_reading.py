@@ -137,7 +137,12 @@ def test_chosen_columns_and_fields(write_data):
     assert taken.endswith("; kept beside each sample: form, n; not used: id, text")
     assert rows[0] == {**sample("ねむい", "😴"), "form": "reply", "n": "2"}
     assert samples_of(path, text_column="body", label_column="mood")[1].fields == {"form": "post", "n": "3"}
-    for options in ({}, {"text_column": "none", "label_column": "mood"}, {"system_column": "none"}):
+    for options in (
+        {},
+        {"text_column": "none", "label_column": "mood"},
+        {"system_column": "none"},
+        {"label_column": "text"},
+    ):
         with pytest.raises(UserError, match=r"columns id, body, text, mood, form, n: .*--text-column"):
             read(path, **options)
 
