@@ -90,8 +90,9 @@ def label_weights(text: str) -> dict[str, float]:
     weights = {}
     for part in text.split(","):
         label, _, weight = part.rpartition("=")
-        [label] = label_list(label)
-        weights[label] = bounded(float, 0, 1000, exclusive_low=True)(weight)
+        if not label.strip():
+            raise argparse.ArgumentTypeError(f"{part!r} is no label with its weight; write 😀=3,😴=0.5 for example")
+        weights[fully_qualified(label.strip())] = bounded(float, 0, 1000, exclusive_low=True)(weight)
     return weights
 
 

@@ -123,4 +123,5 @@ def test_bad_arguments(quick_step_1, small_data, tmp_path, capsys):
     for flags in map(str.split, BAD_FLAGS.split(";")):
         assert prepare(small_data, tmp_path / "out", *flags) == 2 and not (tmp_path / "out").exists()
         _, error = capsys.readouterr().err.split("error: ")
+        assert "write 😀=" in error or flags != ["--weights", "😀"]
         assert flags[0] in error or "leave it out of the flags" in error, error
