@@ -180,12 +180,12 @@ def select_samples(samples: Sequence[Sample], args: argparse.Namespace) -> list[
     """
     chosen = filter_by_turns(samples, args.turns)
     chosen = map_to_groups(chosen) if args.groups else chosen
+    chosen = filter_by_labels(chosen, args.labels) if args.labels else chosen
     present = {label for sample in chosen for label in sample.labels}
     missing = [label for label in [*(args.labels or []), *(args.weights or {})] if label not in present]
     if missing:
-        raise UserError(f"no sample of {args.data} has the label {', '.join(missing)}; leave it out of the flags")
-    if args.labels:
-        chosen = filter_by_labels(chosen, args.labels)
+        names = ", ".join(missing)
+        raise UserError(f"no sample chosen from {args.data} has the label {names}; leave it out of the flags")
     if args.per_label or args.weights:
         chosen = balance(chosen, args.per_label, args.weights)
     if args.max_samples:

@@ -117,6 +117,7 @@ def test_choices_are_followed_and_recorded(flags, counts, quick_step_1, small_da
 
 
 BAD_FLAGS = "--labels 😀,,😭; --labels 🐱; --labels 😀 --groups; --weights 😀; --weights 😀=nan; --weights 😀=-1"
+BAD_FLAGS += "; --labels 😀 --weights 😭=2"
 
 
 def test_bad_arguments(quick_step_1, small_data, tmp_path, capsys):
