@@ -124,9 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{error}; all of them are listed in {problem_list}") from None
     if problems:
         print(format_problems(problems))
-        print(
-            f"Dropped {len(rows) - len(samples):,} of {len(rows):,} samples, for {len(problems):,} problems, see above"
-        )
+        print(f"Dropped {len(rows) - len(samples):,} of {len(rows):,} samples; problems, see above: {len(problems):,}")
 
     # ---- choose ----------------------------------------------------------------------------------------------------
     chosen = select_samples(samples, args)

@@ -72,7 +72,8 @@ def test_repeats_are_dropped_and_near_duplicates_listed(quick_step_1, write_data
     path = write_data("text,label\nおはよう,😀\nおはよう,😴\n今日は最高,😀\n今日は最高,😀\n終電逃した,😭\n", "a.csv")
     assert prepare(path, tmp_path / "out", "--drop-duplicates") == 0
     said = capsys.readouterr().out
-    assert "Dropped 1 of 5 samples" in said and "samples 1 and 2 are 100% alike, with different labels" in said
+    assert "Dropped 1 of 5 samples; problems, see above: 2\n" in said
+    assert "samples 1 and 2 are 100% alike, with different labels" in said
     [pair] = report_of(tmp_path / "out")["near_duplicates"]
     assert (pair["first"], pair["second"], pair["similarity"]) == (1, 2, 1.0)
 
