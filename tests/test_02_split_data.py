@@ -73,3 +73,7 @@ def test_an_own_validation_file_is_checked_and_chosen_from_as_the_dataset_was(ou
     assert manifest_of(output)["validation_per_label"] == {"😀": 1, "😤": 1}
     assert split(output, "--validation-data", write_data(OWN[2:])) == 2
     assert "leave no sample of" in capsys.readouterr().err
+    assert prepare(small_data, output, "--groups") == 0
+    assert split(output, "--validation-data", write_data(OWN)) == 2
+    error = capsys.readouterr().err
+    assert "no group for 🐱" in error and "the flags that step 1 had, so change the file" in error
