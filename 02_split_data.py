@@ -115,7 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{train_counts.get(label, 0):8,}   {validation_counts.get(label, 0):10,}   {label}")
     print(f"{len(train):8,}   {len(validation):10,}   all")
     if not validation:
-        print("No label has two samples that differ, so nothing could be held out; add samples, and repeat step 1")
+        print("No label has two samples without near duplicates, so nothing could be held out; add samples, or take")
+        print("out what all texts share, and repeat step 1")
     if across:
         numbers = ", ".join(str(validation[index].number) for index in across[:20])
         print(f"Validation samples with near duplicates in the training split: {len(across)} (the first: {numbers})")
