@@ -90,8 +90,9 @@ def label_weights(text: str) -> dict[str, float]:
     weights = {}
     for part in text.split(","):
         label, _, weight = part.rpartition("=")
-        [label] = label_list(label)
-        weights[label] = bounded(float, 0, 1000, exclusive_low=True)(weight)
+        if not label.strip():
+            raise argparse.ArgumentTypeError(f"{part!r} is no label with its weight; write 😀=3,😴=0.5 for example")
+        weights[fully_qualified(label.strip())] = bounded(float, 0, 1000, exclusive_low=True)(weight)
     return weights
 
 
@@ -123,9 +124,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         raise UserError(f"{error}; all of them are listed in {problem_list}") from None
     if problems:
         print(format_problems(problems))
-        print(
-            f"Dropped {len(rows) - len(samples):,} of {len(rows):,} samples, for {len(problems):,} problems, see above"
-        )
+        print(f"Dropped {len(rows) - len(samples):,} of {len(rows):,} samples; problems, see above: {len(problems):,}")
 
     # ---- choose ----------------------------------------------------------------------------------------------------
     chosen = select_samples(samples, args)
@@ -179,12 +178,12 @@ def select_samples(samples: Sequence[Sample], args: argparse.Namespace) -> list[
     """
     chosen = filter_by_turns(samples, args.turns)
     chosen = map_to_groups(chosen) if args.groups else chosen
+    chosen = filter_by_labels(chosen, args.labels) if args.labels else chosen
     present = {label for sample in chosen for label in sample.labels}
     missing = [label for label in [*(args.labels or []), *(args.weights or {})] if label not in present]
     if missing:
-        raise UserError(f"no sample of {args.data} has the label {', '.join(missing)}; leave it out of the flags")
-    if args.labels:
-        chosen = filter_by_labels(chosen, args.labels)
+        names = ", ".join(missing)
+        raise UserError(f"no sample chosen from {args.data} has the label {names}; leave it out of the flags")
     if args.per_label or args.weights:
         chosen = balance(chosen, args.per_label, args.weights)
     if args.max_samples:

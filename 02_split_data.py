@@ -115,7 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{train_counts.get(label, 0):8,}   {validation_counts.get(label, 0):10,}   {label}")
     print(f"{len(train):8,}   {len(validation):10,}   all")
     if not validation:
-        print("No label has two samples that differ, so nothing could be held out; add samples, and repeat step 1")
+        print("No label has two samples without near duplicates, so nothing could be held out; add samples, or take")
+        print("out what all texts share, and repeat step 1")
     if across:
         numbers = ", ".join(str(validation[index].number) for index in across[:20])
         print(f"Validation samples with near duplicates in the training split: {len(across)} (the first: {numbers})")
@@ -142,12 +143,12 @@ def read_validation_data(source: str, flags: dict[str, Any]) -> list[Sample]:
         print(f"Read {source}: {len(rows):,} samples; taken: {taken}")
         samples, problems = validate(rows, flags["max_length"], token_lengths)
         samples = drop(source, samples, problems, flags["drop_duplicates"], flags["drop_invalid"])
+        samples = filter_by_turns(samples, flags["turns"])
+        samples = map_to_groups(samples) if flags["groups"] else samples
     except UserError as error:
         raise UserError(f"{error}\n(it is read with the flags that step 1 had, so change the file)") from None
     if problems:
         print(format_problems(problems))
-    samples = filter_by_turns(samples, flags["turns"])
-    samples = map_to_groups(samples) if flags["groups"] else samples
     samples = filter_by_labels(samples, flags["labels"]) if flags["labels"] else samples
     if not samples:
         raise UserError(f"the flags of step 1 (--turns, --labels) leave no sample of {source}; name another file")

@@ -25,7 +25,7 @@ def bounded(kind: type, low: float, high: float, exclusive_low: bool = False) ->
             what = "a whole" if kind is int else "a"
             raise argparse.ArgumentTypeError(f"{text[:40]!r} is not {what} number") from None
         if not low <= value <= high or (exclusive_low and value == low):  # NaN fails every comparison
-            bounds = f"{'above' if exclusive_low else 'at least'} {low:g} and at most {high:g}"
+            bounds = f"{'above' if exclusive_low else 'at least'} {low} and at most {high}"
             raise argparse.ArgumentTypeError(f"{text[:40]} is out of bounds; it must be {bounds}")
         return value
 

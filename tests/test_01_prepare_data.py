@@ -72,7 +72,8 @@ def test_repeats_are_dropped_and_near_duplicates_listed(quick_step_1, write_data
     path = write_data("text,label\nおはよう,😀\nおはよう,😴\n今日は最高,😀\n今日は最高,😀\n終電逃した,😭\n", "a.csv")
     assert prepare(path, tmp_path / "out", "--drop-duplicates") == 0
     said = capsys.readouterr().out
-    assert "Dropped 1 of 5 samples" in said and "samples 1 and 2 are 100% alike, with different labels" in said
+    assert "Dropped 1 of 5 samples; problems, see above: 2\n" in said
+    assert "samples 1 and 2 are 100% alike, with different labels" in said
     [pair] = report_of(tmp_path / "out")["near_duplicates"]
     assert (pair["first"], pair["second"], pair["similarity"]) == (1, 2, 1.0)
 
@@ -117,10 +118,12 @@ def test_choices_are_followed_and_recorded(flags, counts, quick_step_1, small_da
 
 
 BAD_FLAGS = "--labels 😀,,😭; --labels 🐱; --labels 😀 --groups; --weights 😀; --weights 😀=nan; --weights 😀=-1"
+BAD_FLAGS += "; --labels 😀 --weights 😭=2"
 
 
 def test_bad_arguments(quick_step_1, small_data, tmp_path, capsys):
     for flags in map(str.split, BAD_FLAGS.split(";")):
         assert prepare(small_data, tmp_path / "out", *flags) == 2 and not (tmp_path / "out").exists()
         _, error = capsys.readouterr().err.split("error: ")
+        assert "write 😀=" in error or flags != ["--weights", "😀"]
         assert flags[0] in error or "leave it out of the flags" in error, error

@@ -36,6 +36,15 @@ def test_the_split_and_its_manifest(output, capsys):
     assert "      11            6   all" in said and "Next: uv run 03_train_model.py --output-dir" in said
 
 
+def test_texts_that_are_all_alike_are_not_called_the_same(quick_step_1, write_data, tmp_path, capsys):
+    """An instruction before each text makes them near duplicates; it was said that no two of them differ."""
+    texts = ("虹が見えた", "布団を干せた", "パン屋に寄った", "席を譲られた")
+    rows = [sample(f"次のツイートの感情を絵文字一つで答えてください。{text}", "😀") for text in texts]
+    assert prepare(write_data(rows), tmp_path / "out") == 0 == split(tmp_path / "out")
+    said = capsys.readouterr().out
+    assert "No label has two samples without near duplicates, so" in said and "what all texts share" in said
+
+
 def test_an_edited_dataset_is_noticed(output, small_data, write_data, capsys):
     assert split(output) == 0 and "has changed" not in capsys.readouterr().out
     write_data(SMALL_DATA[:9], small_data.name)
@@ -73,3 +82,7 @@ def test_an_own_validation_file_is_checked_and_chosen_from_as_the_dataset_was(ou
     assert manifest_of(output)["validation_per_label"] == {"😀": 1, "😤": 1}
     assert split(output, "--validation-data", write_data(OWN[2:])) == 2
     assert "leave no sample of" in capsys.readouterr().err
+    assert prepare(small_data, output, "--groups") == 0
+    assert split(output, "--validation-data", write_data(OWN)) == 2
+    error = capsys.readouterr().err
+    assert "no group for 🐱" in error and "the flags that step 1 had, so change the file" in error

@@ -37,6 +37,13 @@ def test_files_are_flushed_through_handles_that_windows_accepts(tmp_path, monkey
     assert load(tmp_path / "a.json") == {"😀": 1}
 
 
+def test_a_file_name_that_is_no_text_comes_back(tmp_path):
+    """A name in another encoding than UTF-8, as old zip files have, ended step 1 with a traceback."""
+    name = os.fsdecode(b"\x83c.csv")
+    write_json(tmp_path / "a.json", {"name": name})
+    assert load(tmp_path / "a.json") == {"name": name}
+
+
 def test_a_folder_killed_between_its_two_renames_comes_back(tmp_path):
     """The next step used to delete the old model and the new one."""
     folder = tmp_path / "03_model"

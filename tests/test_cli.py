@@ -1,5 +1,6 @@
 """What ends a script, as a status and at most one sentence."""
 
+import argparse
 import os
 import subprocess
 import sys
@@ -8,7 +9,7 @@ import pytest
 from conftest import ROOT
 
 from emojitune.artifacts import UserError
-from emojitune.cli import run_main
+from emojitune.cli import bounded, run_main
 
 
 def ends_with(error, behind=None):
@@ -51,6 +52,12 @@ def test_a_signal_where_nothing_can_be_raised_comes_again():
         sys.exit(run_main(main))"""
     done = subprocess.run([sys.executable, "-c", code], cwd=ROOT, capture_output=True, encoding="utf-8", timeout=120)
     assert (done.returncode, done.stderr.strip()) == (143, "")
+
+
+def test_a_bound_that_a_message_names_is_one():
+    """--seed was to be at most 4.29497e+09: that is no whole number, and as one it is above the bound."""
+    with pytest.raises(argparse.ArgumentTypeError, match=r"at least 0 and at most 4294967295$"):
+        bounded(int, 0, 2**32 - 1)("-1")
 
 
 def test_an_error_the_user_can_fix_is_a_sentence_and_a_bug_is_not_hidden(capsys, monkeypatch):

@@ -85,7 +85,7 @@ def _read_file(path: Path, encoding: str | None) -> list[Any]:
         raise UserError(f"{path} is missing, or a folder; name your dataset with --data") from None
     except (EOFError, zlib.error, gzip.BadGzipFile) as error:
         raise UserError(f"{path} is broken ({sanitize(str(error), 100)}); write or download it again") from None
-    if data.startswith(b"PK\x03\x04"):
+    if data.startswith((b"PK\x03\x04", b"\xd0\xcf\x11\xe0")):
         raise UserError(f"{path} is a spreadsheet or a zip file; export the table as CSV in UTF-8")
     text = _decode(path, data, encoding)
     if not text.strip():
@@ -93,13 +93,13 @@ def _read_file(path: Path, encoding: str | None) -> list[Any]:
     suffix = path.suffix.lower()
     if suffix in _JSON or (suffix not in _TABLES and text.lstrip().startswith(("[", "{"))):
         return _parse_json(path, re.sub(r"\r\n?", "\n", text))
-    return _parse_table(path, text.lstrip("\r\n"))
+    return _parse_table(path, text)
 
 
 def _read_parquet(path: Path, data: bytes) -> list[Any]:
     try:
         return parquet.read_table(io.BytesIO(data)).to_pylist()
-    except (ArrowException, OSError, ValueError) as error:  # pyarrow has one for each kind of damage
+    except (ArrowException, OSError, ValueError, OverflowError) as error:  # pyarrow has one for each kind of damage
         raise UserError(f"{path} cannot be read ({sanitize(str(error), 100)}); write it again") from None
 
 
@@ -139,9 +139,8 @@ def _parse_json(path: Path, text: str) -> list[Any]:
 
 def _parse_objects(text: str) -> list[Any]:
     """Objects one after the other: JSONL, or pretty-printed. A broken one is skipped up to the next line with a {."""
-    decoder, blank = json.JSONDecoder(), re.compile(r"\s*")
-    rows: list[Any] = []
-    start, end, line = 0, 0, 1
+    decoder, blank = json.JSONDecoder(), re.compile(r"[\s,]*")
+    rows, start, end, line = [], 0, 0, 1
     while (following := blank.match(text, end).end()) < len(text):
         line += text.count("\n", start, following)
         start = following
@@ -158,10 +157,10 @@ def _parse_objects(text: str) -> list[Any]:
 
 def _parse_table(path: Path, text: str) -> list[Any]:
     csv.field_size_limit(2**31 - 1)
-    delimiter = max(",;\t", key=text.split("\n")[0].count)
+    header_line = re.split("[\r\n]", re.sub('"[^"]*"', "", text).lstrip("\r\n"), maxsplit=1)[0]
+    delimiter = max(",;\t", key=header_line.count)
     reader = csv.reader(io.StringIO(text, newline=""), delimiter=delimiter, strict=True)
-    rows: list[Any] = []
-    header, line = None, 1
+    rows, header, line = [], None, 1
     try:
         for cells in reader:
             if not any(map(str.strip, cells)):
@@ -204,7 +203,7 @@ def _as_conversations(
     system = column(system_column, SYSTEM_COLUMNS)
     is_table = text_column or label_column
     shape = next((shape for shape in _SHAPES if set(shape) <= set(columns) and not is_table), None)
-    if not (shape or (text and label)) or (system_column and not system):
+    if not (shape or (text and label and text != label)) or (system_column and not system):
         listed = sanitize(", ".join(columns), 200)
         raise UserError(
             f"{source} has the columns {listed}: choose among them with --text-column, --label-column, --system-column"
@@ -272,6 +271,7 @@ def _normalize(messages: Any, system: Any) -> Any:
 def _normalize_message(message: dict[str, Any]) -> dict[str, Any]:
     role, content = message.get("role", message.get("from")), message.get("content", message.get("value"))  # ShareGPT
     role = ROLES.get(role.casefold(), role.casefold()) if isinstance(role, str) else role
-    if isinstance(content, list) and content and all(isinstance(part, dict) and "text" in part for part in content):
-        content = "".join(str(part["text"]) for part in content)
+    parts = content if isinstance(content, list) else []
+    if parts and all(isinstance(part, dict) and isinstance(part.get("text"), str) for part in parts):
+        content = "".join(part["text"] for part in parts)
     return {**message, "role": role, "content": content}

@@ -48,6 +48,7 @@ CSV = "text,label\n" + "\n".join(f"{row['text']},{row['label']}" for row in TABL
         (LINES, "a.jsonl"),
         (LINES.replace("\n", "\r\n"), "a.txt"),
         (LINES.replace("\n", ""), "a.json"),
+        (LINES.replace("\n", ",\n") + ",\n", "a.jsonl"),
         ("\n".join(json.dumps(row, indent=2) for row in SHORT), "a.jsonl"),
         (b"\xef\xbb\xbf" + LINES.encode(), "a.jsonl"),
         (json.dumps(SHORT).encode("utf-16"), "a.json"),
@@ -65,8 +66,9 @@ def test_the_same_samples_in_every_format(data, name, write_data):
     assert read(write_data(data, name)) == SHORT
 
 
-def test_a_quoted_text_keeps_its_commas_and_lines(write_data):
-    rows = read(write_data('text;label\n"ある日,,,,; の\n出来""事""";😀\n', "a.csv"))
+@pytest.mark.parametrize("header", ["n;text;label\n", "n;text;label\r", '"n,,,";text;label\n'])
+def test_a_quoted_text_keeps_its_commas_and_lines(header, write_data):
+    rows = read(write_data(header + '1;"ある日,,,,; の\n出来""事""";😀\n', "a.csv"))
     assert rows[0]["messages"][1]["content"] == 'ある日,,,,; の\n出来"事"'
 
 
@@ -135,7 +137,12 @@ def test_chosen_columns_and_fields(write_data):
     assert taken.endswith("; kept beside each sample: form, n; not used: id, text")
     assert rows[0] == {**sample("ねむい", "😴"), "form": "reply", "n": "2"}
     assert samples_of(path, text_column="body", label_column="mood")[1].fields == {"form": "post", "n": "3"}
-    for options in ({}, {"text_column": "none", "label_column": "mood"}, {"system_column": "none"}):
+    for options in (
+        {},
+        {"text_column": "none", "label_column": "mood"},
+        {"system_column": "none"},
+        {"label_column": "text"},
+    ):
         with pytest.raises(UserError, match=r"columns id, body, text, mood, form, n: .*--text-column"):
             read(path, **options)
 
@@ -157,7 +164,7 @@ def test_chosen_columns_and_fields(write_data):
         (json.dumps(SHORT).encode("utf-32"), "a.json", ["not JSON"]),
         ({"train": SHORT, "test": SHORT}, "a.json", ["columns train, test"]),
         ("今日は最高,😀\n", "a.csv", ["holds no samples"]),
-        ("text,label\n最高,😀\nえっ,😭,その続き,😭\n", "a.csv", ["sample 2: line 3 has 4 columns"]),
+        ("\n\ntext,label\n最高,😀\nえっ,😭,その続き,😭\n", "a.csv", ["sample 2: line 5 has 4 columns"]),
         ('text\tlabel\n最高\t😀\n"マジか\t😭\nねむい\t😴\n', "a.tsv", ["line 3", "quotation mark"]),
         ("ツイート".encode("cp932"), "a.json", ["--encoding cp932"]),
         ("ツイートの本文、その一".encode("euc_jp"), "a.json", ["--encoding euc_jp"]),
@@ -167,8 +174,10 @@ def test_chosen_columns_and_fields(write_data):
         (gzip.compress(b"[]" * 999, mtime=0)[:-9], "a.json.gz", ["is broken"]),
         (parquet_of(TABLE)[:-9], "a.parquet", ["cannot be read"]),
         (parquet_of(TABLE).replace("😀".encode(), b"\xff" * 4), "a.parquet", ["cannot be read"]),
+        (parquet_of([{"day": pyarrow.scalar(2**62, pyarrow.timestamp("us"))}]), "a.parquet", ["out of range"]),
         (b"text,label,Label\nx,\xf0\x9f\x98\x80,y\n", "a.csv", ["two columns named label"]),
         (b"PK\x03\x04", "a.xlsx", ["CSV in UTF-8"]),
+        (b"\xd0\xcf\x11\xe0\xa1\xb1\x1a\xe1\0\0", "a.xls", ["CSV in UTF-8"]),
     ],
 )
 def test_files_that_cannot_be_read(data, name, words, write_data):

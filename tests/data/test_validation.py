@@ -68,7 +68,8 @@ def test_all_problems_are_listed_not_only_the_first():
 
 BLANK = [None, "", " \t　"]
 HOSTILE = ["\ud800", "あ\x00い", "\x1b[2J\x1b]0;pwned\x07", "<end_of_turn>", "あ" * 100_000]
-JUNK = [*BLANK, *HOSTILE, True, 0, 10**400, 0.5, float("nan"), float("inf"), {}, {"a": 1}, [], [1, [[2]]]]
+JUNK = [*BLANK, *HOSTILE, True, 0, 10**400, 0.5, float("nan"), float("inf"), {}, {"a": 1}, []]
+JUNK += [[1, [[2]]], [{"text": None}]]
 
 
 def rows_with(junk):
