@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         picture = output.loss_plot
         counts = run.settings["validation samples"], run.settings["labels"]
-        diagnosis = diagnose(run.curve, *counts, run.settings["learning_rate"], output)
+        diagnosis = diagnose(run.curve, *counts, run.settings, output)
         figure = loss_figure(run.curve, diagnosis.title, run.record.get("best_epoch"))
 
     # ---- write -------------------------------------------------------------------------------------------------------

@@ -209,7 +209,7 @@ def write_report(
 
     # From the history of this very run: what step 4 wrote may be of an earlier one.
     curve = load_curve(read_jsonl(output.loss_history, "03_train_model.py", output))
-    diagnosis = diagnose(curve, validation_samples, len(labels), run["settings"]["learning_rate"], output)
+    diagnosis = diagnose(curve, validation_samples, len(labels), run["settings"], output)
     save(comparison_figure(results), output.evaluation / "comparison.png")
     if any(results["finetuned"].conversations.values()):
         save(conversations_figure(results), output.evaluation / "conversations.png")

@@ -25,9 +25,6 @@ END_OF_TURN = "<end_of_turn>"
 TRAINING_TEMPLATE = Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8")
 
 
-# ---- tokenizer -----------------------------------------------------------------------------------------------------
-
-
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder; Gemma's gets our training template, whatever it came with.
 
@@ -88,9 +85,6 @@ def end_of_turn_id(tokenizer: PreTrainedTokenizerBase) -> int | None:
 def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """The ids that end a reply: <eos>, and <end_of_turn> where the tokenizer has it."""
     return [token for token in (tokenizer.eos_token_id, end_of_turn_id(tokenizer)) if token is not None]
-
-
-# ---- model ---------------------------------------------------------------------------------------------------------
 
 
 def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> "transformers.PreTrainedModel":
@@ -169,9 +163,6 @@ def quiet_transformers() -> Iterator[None]:
     finally:
         logging.set_verbosity(verbosity)
         logging.enable_progress_bar()
-
-
-# ---- memory --------------------------------------------------------------------------------------------------------
 
 
 def release_memory() -> None:

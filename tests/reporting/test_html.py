@@ -30,7 +30,7 @@ def render(labels=LABELS, words=False):
     texts = (*HOSTILE, "😭 朝から虹が見えた")
     base = predictions(labels, texts, reply="あ" * 60)[:100]
     found = {"base": base, "finetuned": predictions(labels, texts)}
-    diagnosis = diagnose(curve, 622, len(labels), 5e-4, output)
+    diagnosis = diagnose(curve, 622, len(labels), RUN["settings"], output)
     return render_report(results(labels, words), found, list(labels), RUN, curve, diagnosis, output)
 
 
