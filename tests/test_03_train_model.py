@@ -137,6 +137,8 @@ def test_resume_refuses_other_settings_other_data_and_a_finished_run(prepared, t
     assert f"with --model {prepared}/03_model" in refusal()
     assert run_script("02_split_data.py", "--output-dir", prepared, "--seed", 1) == 0
     assert "has changed since the run" in refusal()
+    write_json(prepared / "03_training/settings.json", {"epochs": 1})
+    assert "or another version of 03_train_model.py started it" in refusal()
 
 
 def test_a_learning_rate_of_a_hundred_stops_and_says_so(prepared, tiny_model, capsys):
@@ -179,6 +181,42 @@ def test_several_gpus_without_a_launcher_are_one_sentence(prepared, tiny_model, 
     assert train(prepared, tiny_model) == 2
     said = capsys.readouterr().err
     assert "CUDA_VISIBLE_DEVICES=0" in said and "accelerate launch --num_processes 2" in said
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def more_layers(path):
+    write_json(path, {**load(path), "num_hidden_layers": 4, "layer_types": 4 * ["full_attention"]})
+
+
+def other_width(path):
+    write_json(path, {**load(path), "hidden_size": 32})
+
+
+def refusing(path):
+    path.write_text("{{ raise_exception('System role not supported') }}")
+    tokenizer = path.with_name("tokenizer.json")
+    tokenizer.write_text(tokenizer.read_text().replace("<end_of_turn>", "<|im_end|>"))  # else the template is ours
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "words"),
+    [
+        ("model.safetensors", cut_short, "holds no model that transformers can read"),
+        ("config.json", more_layers, "such as model.layers.2."),
+        ("config.json", other_width, "lacks weights that its config.json names"),
+        ("tokenizer.json", cut_short, "has no tokenizer that transformers can read"),
+        ("chat_template.jinja", refusing, "does not take these messages (System role not supported)"),
+    ],
+)
+def test_a_damaged_or_unfit_model_is_one_sentence(file, damage, words, prepared, tiny_model, tmp_path, capsys):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    damage(folder / file)
+    assert train(prepared, folder) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
 
 
 def test_models_that_cannot_be_found(prepared, capsys):

@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 import transformers  # its models are imported with the first use: step 1 needs the tokenizer only
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging
 
@@ -35,7 +37,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         # AutoTokenizer takes twice as long to build the same; without the last argument transformers would read the
         # 33 MB a second time, for added tokens that it has by then.
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, added_tokens_decoder={})
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the tokenizers library raises no narrower one
         raise UserError(f"{folder} has no tokenizer that transformers can read ({first_line(error)})") from None
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # Llama 3 has none, and `generate` pads
     if end_of_turn_id(tokenizer) is not None:
@@ -91,15 +93,17 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> "trans
     """The model of a folder, on `device` in `dtype`, in evaluation mode. Only safetensors, and no code of the folder.
 
     Raises:
-        UserError: if transformers cannot read it.
+        UserError: if transformers cannot read it, or would start some of its weights at random.
     """
     try:
+        options = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
+        options |= {"ignore_mismatched_sizes": True, "output_loading_info": True}  # told below, in one sentence
         with quiet_transformers():
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
-            )
-    except (OSError, ValueError, KeyError) as error:
+            model, info = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, StrictDataclassError) as error:
         raise UserError(f"{folder} holds no model that transformers can read ({first_line(error)})") from None
+    if lacking := sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])]):
+        raise UserError(f"{folder} lacks weights that its config.json names, such as {lacking[0]}; get the whole model")
     return model.to(device).eval()
 
 
