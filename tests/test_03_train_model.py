@@ -108,6 +108,7 @@ def test_stopped_and_resumed_gives_the_weights_of_an_undisturbed_run(prepared, t
         assert len(weights) <= 3  # the third while the oldest is being deleted
         assert resume(prepared) == 0
         assert (weights_of(prepared), history_of(prepared)) == undisturbed
+        assert run_of(prepared)["seconds"] is None  # it used to be that of the last part
 
 
 def test_early_stopping_counts_on_after_a_resume(prepared, tiny_model):
@@ -173,6 +174,14 @@ def test_dry_run_estimates_and_writes_nothing(prepared, tiny_model, capsys):
     assert train(prepared, tiny_model, "--dry-run") == 0
     assert "s per step, so about" in capsys.readouterr().out
     assert not (prepared / "03_training").exists() and not (prepared / "03_model").exists()
+
+
+@pytest.mark.parametrize("flags", [("--dry-run",), ("--epochs", 1)])
+def test_memory_that_was_not_measured_is_not_named(flags, prepared, tiny_model, capsys, monkeypatch):
+    """On Windows it used to be 0.0 GB."""
+    monkeypatch.setattr("emojitune.training.run_record.peak_memory_bytes", lambda: 0)
+    assert train(prepared, tiny_model, *flags) == 0
+    assert "at the peak" not in capsys.readouterr().out
 
 
 def test_several_gpus_without_a_launcher_are_one_sentence(prepared, tiny_model, capsys, monkeypatch):
