@@ -154,9 +154,10 @@ def _diagnose_trend(
         if last.accuracy > best.accuracy:
             rose = f"Exact accuracy still rose, from {best.accuracy:.1%} to {last.accuracy:.1%}"
             findings.append(f"{rose}: more answers were right, and the wrong ones were given with more confidence.")
+        less = "; fewer labels too: step 1 with --labels or, for emojis, --groups." if labels > 2 else "."
         advice = [
             _train("Stop there next time", output, "--epochs", str(best.number)),
-            "More samples help most; fewer labels too: step 1 with --labels or, for emojis, --groups.",
+            f"More samples help most{less}",
         ]
         title = f"Overfitting from epoch {best.number + 1} on, {strength}"
         return Diagnosis("overfitting", title, best.number, findings, advice)

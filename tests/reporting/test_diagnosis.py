@@ -49,6 +49,13 @@ def test_every_history_is_named_and_its_advice_can_be_pasted(name):
         assert ": uv run 0" not in advice or advice.endswith("--output-dir 'my outputs'")
 
 
+@pytest.mark.parametrize("labels", [2, 3])
+def test_fewer_labels_are_advised_where_some_would_be_left_to_tell_apart(labels):
+    settings = {"learning_rate": 5e-4, "epochs": 3}
+    found = diagnose(load_curve(history([2.9, 2.1, 1.5], [2.6, 1.9, 2.4])), 500, labels, settings, OUTPUT)
+    assert found.kind == "overfitting" and ("fewer labels" in found.advice[1]) == (labels > 2)
+
+
 @pytest.mark.parametrize(
     ("validation", "patience", "goes_on"),
     [([2.0], None, True), ([2.0, 1.5], 1, True), ([3.2, 3.1, 3.1], 2, True), ([3.2, 3.1, 3.1], 1, False)],
