@@ -278,7 +278,8 @@ def save_results(
         return
     if trainer.is_world_process_zero():
         save_model(trainer, load_tokenizer(base.folder), base, output)
-        record = run_record(trainer, output, base, train, stop.ended, time.perf_counter() - start)
+        seconds = None if args.resume else time.perf_counter() - start
+        record = run_record(trainer, output, base, train, stop.ended, seconds)
         write_model_card(output, record)
         write_json(output.run, record)
         if not (args.keep_checkpoints or stop.signal):

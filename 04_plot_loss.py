@@ -77,7 +77,7 @@ def main(argv: Sequence[str] | None = None) -> int:
     else:
         picture = output.loss_plot
         counts = run.settings["validation samples"], run.settings["labels"]
-        diagnosis = diagnose(run.curve, *counts, run.settings["learning_rate"], output)
+        diagnosis = diagnose(run.curve, *counts, run.settings, output)
         figure = loss_figure(run.curve, diagnosis.title, run.record.get("best_epoch"))
 
     # ---- write -------------------------------------------------------------------------------------------------------
@@ -152,7 +152,7 @@ def outcome(run: Run) -> dict[str, str]:
         "training loss": number(best and best.training),
         "validation loss": number(best and best.validation),
         "exact accuracy": f"{best.accuracy:.1%}" if best else "-",
-        "minutes": f"{run.record['seconds'] / 60:.1f}" if run.record else "-",
+        "minutes": f"{run.record['seconds'] / 60:.1f}" if run.record.get("seconds") else "-",
         "ended": run.record.get("ended", "not yet"),
     }
 

@@ -36,7 +36,7 @@ SCRIPT = "05_test_base.py"
 
 # The base model says the same in 100 replies as in 800, and never ends its turn: each takes twelve passes.
 BASE_SAMPLES = 100
-CONVERSATIONS = {"base": 10, "fine-tuned": 40}
+CONVERSATIONS = {"base": 10, "finetuned": 40}
 SHOWN_REPLIES = 12
 
 # What an earlier evaluation may have left, and this one does not write without a fine-tuned model, or with --quick.
@@ -84,8 +84,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         load_verified_manifest("02_split_data.py", output)
         run = load_verified_manifest("03_train_model.py", output) if output.run.exists() else None
         train = load_samples(read_jsonl(output.train, "02_split_data.py", output))
-        validation = load_samples(read_jsonl(output.validation, "02_split_data.py", output))
-        validation = draw(validation, args.samples) if args.samples else validation
+        whole = load_samples(read_jsonl(output.validation, "02_split_data.py", output))
+        validation = draw(whole, args.samples) if args.samples else whole
         labels = list(count_labels(label for sample in train for label in sample.labels))
         examples = build_examples(validation, labels)
         if not examples:
@@ -95,7 +95,8 @@ def main(argv: Sequence[str] | None = None) -> int:
             print(f"Left out: turns whose label no training sample has, {turns - len(examples)} of {turns}")
         system = run["system_prompt"] if run else Counter(sample.system for sample in train).most_common(1)[0][0]
         known = {example.sample for example in examples}
-        few = draw([sample for sample in validation if sample.number in known], BASE_SAMPLES)
+        validation = [sample for sample in validation if sample.number in known]
+        few = draw(validation, BASE_SAMPLES)
         few_numbers = {sample.number for sample in few}
         baselines, ngram = measure_baselines(train, examples, labels)
 
@@ -108,6 +109,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 model, samples = load_finetuned(output, run, args.device), validation
             else:
                 model, samples = load_base(run, args.device, args.model), few
+            count = CONVERSATIONS[name]
             asked = [example for example in examples if tuned or example.sample in few_numbers]
             print(f"It answers {len(samples)} of {len(validation)} samples; its weights are {model.weights[:12]}")
             with tqdm(total=len(asked), desc="predicting", unit="reply") as bar:
@@ -120,7 +122,7 @@ def main(argv: Sequence[str] | None = None) -> int:
                 replies=len(asked),
                 scores=score(found, labels),
                 slices=slice_scores(found, labels),
-                conversations={} if args.quick else hold_conversations(model, samples, found, system),
+                conversations={} if args.quick else hold_conversations(model, samples, found, system, count),
                 system_prompts=try_system_prompts(model, of_few, labels, system) if tuned and not args.quick else [],
                 baselines=baselines,
                 against_base=compare([p.reply for p in predictions["base"]], of_few) if tuned else None,
@@ -135,7 +137,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             write_jsonl(output.evaluation / f"predictions_{name}.jsonl", (p.as_json() for p in predictions[name]))
             write_json(output.evaluation / f"{name}.json", asdict(result))
         if run:
-            write_report(results, predictions, labels, run, len(validation), output)
+            write_report(results, predictions, labels, run, len(whole), output)
 
     # ---- say what was found, and what is next ------------------------------------------------------------------------
     print_replies(results, predictions)
@@ -148,15 +150,15 @@ def main(argv: Sequence[str] | None = None) -> int:
 
 
 def hold_conversations(
-    model: "ChatModel", samples: Sequence[Sample], predictions: Sequence["Prediction"], system: str | None
+    model: "ChatModel", samples: Sequence[Sample], predictions: Sequence["Prediction"], system: str | None, count: int
 ) -> dict[str, list["TurnScore"]]:
-    """Multi-turn samples, and as many conversations of unrelated texts."""
+    """At most `count` multi-turn samples, and as many conversations of unrelated texts."""
     from tqdm import tqdm
 
     from emojitune.evaluation import conversations
 
-    own = conversations.multi_turn_conversations(samples)[: CONVERSATIONS[model.name]]
-    strung = conversations.concatenated_conversations(samples, CONVERSATIONS[model.name], system)
+    own = conversations.multi_turn_conversations(samples)[:count]
+    strung = conversations.concatenated_conversations(samples, count, system)
     alone = {(p.text, p.label): p.reply == p.label for p in predictions if p.turn == 1}
     replies = sum(len(conversation.turns) for conversation in own + strung)
     with tqdm(total=replies, desc="running conversations", unit="reply") as bar:
@@ -209,7 +211,7 @@ def write_report(
 
     # From the history of this very run: what step 4 wrote may be of an earlier one.
     curve = load_curve(read_jsonl(output.loss_history, "03_train_model.py", output))
-    diagnosis = diagnose(curve, validation_samples, len(labels), run["settings"]["learning_rate"], output)
+    diagnosis = diagnose(curve, validation_samples, len(labels), run["settings"], output)
     save(comparison_figure(results), output.evaluation / "comparison.png")
     if any(results["finetuned"].conversations.values()):
         save(conversations_figure(results), output.evaluation / "conversations.png")

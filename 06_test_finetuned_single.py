@@ -65,7 +65,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
 def main(argv: Sequence[str] | None = None) -> int:
     args = parse_arguments(argv)
     output: OutputDirectory = args.output_dir
-    interactive = sys.stdin.isatty()
+    interactive = sys.stdin is not None and sys.stdin.isatty()
     if interactive:
         print("Loading the model …", file=sys.stderr)
 
@@ -124,7 +124,7 @@ def read_inputs(interactive: bool) -> Iterator[str]:
                 yield input("> ").strip()
         print()
         return
-    for number, line in enumerate(sys.stdin.buffer, 1):
+    for number, line in enumerate(sys.stdin.buffer if sys.stdin else (), 1):  # None when it is closed
         try:
             text = line.decode("utf-8-sig")
         except UnicodeDecodeError:

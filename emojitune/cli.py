@@ -75,7 +75,7 @@ def run_main(main: Callable[[Sequence[str] | None], int | None], argv: Sequence[
     130 after Ctrl+C, 143 after SIGTERM, 141 after a broken pipe, as shells expect. EMOJITUNE_TRACEBACK=1 shows the
     traceback as well.
     """
-    for stream in (sys.stdout, sys.stderr):  # Windows consoles and LANG=C are not UTF-8; emojis are
+    for stream in (sys.stdin, sys.stdout, sys.stderr):  # Windows consoles and LANG=C are not UTF-8; emojis are
         with contextlib.suppress(AttributeError, ValueError):
             stream.reconfigure(encoding="utf-8", errors="replace")
     signal.signal(signal.SIGTERM, _interrupt)
@@ -132,6 +132,8 @@ def _user_message_for(error: Exception) -> str | None:
             "out of memory; try a smaller --batch-size with --gradient-accumulation, --gradient-checkpointing in "
             "training, or --device cpu if it was a GPU"
         )
+    if type(error).__name__ in ("TemplateError", "TemplateSyntaxError"):  # of jinja2, which few scripts import
+        return f"the model's chat template does not take these messages ({text}); mend it, or choose another model"
     full_disk = ("No space left", "File too large", "quota exceeded", "failed writing", "unexpected pos")
     if not isinstance(error, OSError) and any(words in text for words in full_disk):
         error = OSError(errno.ENOSPC, "")

@@ -108,6 +108,7 @@ def test_stopped_and_resumed_gives_the_weights_of_an_undisturbed_run(prepared, t
         assert len(weights) <= 3  # the third while the oldest is being deleted
         assert resume(prepared) == 0
         assert (weights_of(prepared), history_of(prepared)) == undisturbed
+        assert run_of(prepared)["seconds"] is None  # it used to be that of the last part
 
 
 def test_early_stopping_counts_on_after_a_resume(prepared, tiny_model):
@@ -137,6 +138,8 @@ def test_resume_refuses_other_settings_other_data_and_a_finished_run(prepared, t
     assert f"with --model {prepared}/03_model" in refusal()
     assert run_script("02_split_data.py", "--output-dir", prepared, "--seed", 1) == 0
     assert "has changed since the run" in refusal()
+    write_json(prepared / "03_training/settings.json", {"epochs": 1})
+    assert "or another version of 03_train_model.py started it" in refusal()
 
 
 def test_a_learning_rate_of_a_hundred_stops_and_says_so(prepared, tiny_model, capsys):
@@ -173,12 +176,56 @@ def test_dry_run_estimates_and_writes_nothing(prepared, tiny_model, capsys):
     assert not (prepared / "03_training").exists() and not (prepared / "03_model").exists()
 
 
+@pytest.mark.parametrize("flags", [("--dry-run",), ("--epochs", 1)])
+def test_memory_that_was_not_measured_is_not_named(flags, prepared, tiny_model, capsys, monkeypatch):
+    """On Windows it used to be 0.0 GB."""
+    monkeypatch.setattr("emojitune.training.run_record.peak_memory_bytes", lambda: 0)
+    assert train(prepared, tiny_model, *flags) == 0
+    assert "at the peak" not in capsys.readouterr().out
+
+
 def test_several_gpus_without_a_launcher_are_one_sentence(prepared, tiny_model, capsys, monkeypatch):
     monkeypatch.setattr(loading, "select_device", lambda name: torch.device("cuda"))
     monkeypatch.setattr(torch.cuda, "device_count", lambda: 2)
     assert train(prepared, tiny_model) == 2
     said = capsys.readouterr().err
     assert "CUDA_VISIBLE_DEVICES=0" in said and "accelerate launch --num_processes 2" in said
+
+
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:1000])
+
+
+def more_layers(path):
+    write_json(path, {**load(path), "num_hidden_layers": 4, "layer_types": 4 * ["full_attention"]})
+
+
+def other_width(path):
+    write_json(path, {**load(path), "hidden_size": 32})
+
+
+def refusing(path):
+    path.write_text("{{ raise_exception('System role not supported') }}")
+    tokenizer = path.with_name("tokenizer.json")
+    tokenizer.write_text(tokenizer.read_text().replace("<end_of_turn>", "<|im_end|>"))  # else the template is ours
+
+
+@pytest.mark.parametrize(
+    ("file", "damage", "words"),
+    [
+        ("model.safetensors", cut_short, "holds no model that transformers can read"),
+        ("config.json", more_layers, "such as model.layers.2."),
+        ("config.json", other_width, "lacks weights that its config.json names"),
+        ("tokenizer.json", cut_short, "has no tokenizer that transformers can read"),
+        ("chat_template.jinja", refusing, "does not take these messages (System role not supported)"),
+    ],
+)
+def test_a_damaged_or_unfit_model_is_one_sentence(file, damage, words, prepared, tiny_model, tmp_path, capsys):
+    folder = shutil.copytree(tiny_model, tmp_path / "model")
+    damage(folder / file)
+    assert train(prepared, folder) == 2
+    said = capsys.readouterr().err
+    assert words in said and said.count("\n") == 1
 
 
 def test_models_that_cannot_be_found(prepared, capsys):

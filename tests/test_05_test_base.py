@@ -52,10 +52,11 @@ def test_the_base_model_answers_fewer_and_both_are_compared_on_those(evaluated, 
     script = conftest.script
     monkeypatch.setattr(conftest, "script", lambda name: vars(module := script(name)).update(BASE_SAMPLES=3) or module)
     (evaluated / "04_loss/diagnosis.json").write_text('{"title": "Of another run"}')
-    assert run_script(SCRIPT, "--device", "cpu", "--output-dir", evaluated) == 0
-    assert "Of another run" not in (evaluated / "05_evaluation/report.html").read_text(encoding="utf-8")
+    assert run_script(SCRIPT, "--device", "cpu", "--samples", 5, "--output-dir", evaluated) == 0
+    report = (evaluated / "05_evaluation/report.html").read_text(encoding="utf-8")
+    assert "Of another run" not in report and "6 validation samples" in report  # step 3 measured on all six
     base, tuned = result(evaluated, "base"), result(evaluated, "finetuned")
-    assert base["samples"] == 3 < tuned["samples"] and base["replies"] == tuned["against_base"]["samples"]
+    assert base["samples"] == 3 < tuned["samples"] == 5 and base["replies"] == tuned["against_base"]["samples"]
     counts = {row["exact_accuracy"]["count"] for row in tuned["system_prompts"]}
     assert len(counts) == 1  # every prompt on the same samples
     assert f"3 of {tuned['samples']} samples" in capsys.readouterr().out
@@ -74,7 +75,7 @@ def test_words_as_labels_slices_by_a_field_and_a_label_that_training_never_had(p
     assert run_script(SCRIPT, "--model", tiny_model, "--output-dir", prepared) == 0
     said, base = capsys.readouterr().out, result(prepared, "base")
     assert base["scores"]["group_accuracy"] is None and {part["value"] for part in base["slices"]} == {"実況", "愚痴"}
-    assert "Left out: turns whose label no training sample has, 1 of " in said
+    assert "Left out: turns whose label no training sample has, 1 of " in said and "It answers 6 of 6 samples" in said
     assert "group accuracy" not in said and "reworded" not in said
 
 
@@ -88,7 +89,7 @@ def test_no_base_model_but_the_one_that_was_trained_or_plainly_another(evaluated
     said = capsys.readouterr().err
     assert said.count("\n") == 1 and "have changed since the run" in said
     write_json(path, load(path) | {"base_model": base | {"name": "somebody/some-model"}})
-    assert run_script(SCRIPT, "--quick", "--model", tiny_model, "--output-dir", evaluated) == 0
+    assert run_script(SCRIPT, "--model", tiny_model, "--output-dir", evaluated) == 0  # conversations as well
     name = f"base ({tiny_model.name})"
     assert result(evaluated, "base")["model"] == name
     assert f"<th>{name}" in (evaluated / "05_evaluation/report.html").read_text(encoding="utf-8")

@@ -93,6 +93,20 @@ def test_the_data_may_be_gone_but_no_base_model_may_stand_for_the_fine_tuned_one
     assert status == 2 and "the base model's own weights" in err
 
 
+def test_a_closed_standard_input_has_no_lines(stages, monkeypatch, capsys):
+    monkeypatch.setattr(sys, "stdin", None)
+    assert run_script(SCRIPT, "--output-dir", stages["done"][0]) == 0 and capsys.readouterr().out == ""
+
+
+def test_half_a_character_from_a_terminal_does_not_end_the_chat(stages, monkeypatch, capsys):
+    """Without IUTF8, a terminal takes one byte of a character back for each press of Backspace."""
+    stdin = io.TextIOWrapper(io.BytesIO("今".encode()[:2] + "日は最高\n".encode()), encoding="utf-8")
+    monkeypatch.setattr(stdin.buffer, "isatty", lambda: True, raising=False)
+    monkeypatch.setattr(sys, "stdin", stdin)
+    assert run_script(SCRIPT, "--restrict", "--output-dir", stages["done"][0]) == 0
+    assert capsys.readouterr().out.split("> ")[1].strip() in LABELS
+
+
 @pytest.mark.parametrize("leaving", [EOFError, KeyboardInterrupt], ids=["Ctrl+D", "Ctrl+C"])
 def test_interactive_chat_greets_replies_and_leaves_cleanly(leaving, stages, monkeypatch, capsys):
     typed = iter(["今日は最高", " "])

@@ -88,9 +88,6 @@ def count_labels(labels: Iterable[str]) -> dict[str, int]:
     return {label: counts[label] for label in (*LABELS, *sorted(set(counts) - set(LABELS))) if label in counts}
 
 
-# ---- choosing ------------------------------------------------------------------------------------------------------
-
-
 def filter_by_turns(samples: Iterable[Sample], turns: str) -> list[Sample]:
     """Only the single-turn samples (`single`), only the others (`multi`), or `all`."""
     return [sample for sample in samples if turns == "all" or (sample.turns == 1) == (turns == "single")]

@@ -58,13 +58,14 @@ def run_conversations(
 ) -> list[TurnScore]:
     """The scores at each turn, with the model's own replies as history. `alone` holds, by text and label, whether the
     model was right on a text that had no history."""
+    labels = sorted({label for row in conversations for _, label in row.turns if label})
     exact, repeated, fresh = defaultdict(list), defaultdict(list), defaultdict(list)  # for each turn, of each row
     for rows in batches(conversations, lambda row: (len(row.turns), sum(len(text) for text, _ in row.turns))):
         histories = [build_messages(row.turns[0][0], row.system) for row in rows]
         prompts = [encode_prompt(model.tokenizer, history) for history in histories]
         batch = CachedBatch(model.model, prompts)
         for turn in range(1, len(rows[0].turns) + 1):
-            replies, _ = model.answer(batch, prompts, [], MAX_NEW_TOKENS)
+            replies, _ = model.answer(batch, prompts, labels, MAX_NEW_TOKENS)
             for row, history, reply in zip(rows, histories, replies, strict=True):
                 text, label = row.turns[turn - 1]
                 exact[turn] += [] if label is None else [reply == label]

@@ -69,9 +69,6 @@ def _download(name: str) -> Path:
     raise UserError(f"{message}, or leave --model out for the embedded model, which needs neither account nor network")
 
 
-# ---- the embedded model --------------------------------------------------------------------------------------------
-
-
 def _embedded_folder() -> Path:
     """The embedded model as bf16 safetensors, converted once under a lock; the folder appears complete or not at all.
 

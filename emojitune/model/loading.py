@@ -13,6 +13,8 @@ from pathlib import Path
 
 import torch
 import transformers  # its models are imported with the first use: step 1 needs the tokenizer only
+from huggingface_hub.errors import StrictDataclassError
+from safetensors import SafetensorError
 from transformers import PreTrainedTokenizerBase, PreTrainedTokenizerFast
 from transformers.utils import logging
 
@@ -25,9 +27,6 @@ END_OF_TURN = "<end_of_turn>"
 TRAINING_TEMPLATE = Path(__file__).with_name("chat_template.jinja").read_text(encoding="utf-8")
 
 
-# ---- tokenizer -----------------------------------------------------------------------------------------------------
-
-
 def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     """The tokenizer of a model folder; Gemma's gets our training template, whatever it came with.
 
@@ -38,7 +37,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
         # AutoTokenizer takes twice as long to build the same; without the last argument transformers would read the
         # 33 MB a second time, for added tokens that it has by then.
         tokenizer = PreTrainedTokenizerFast.from_pretrained(folder, local_files_only=True, added_tokens_decoder={})
-    except (OSError, ValueError) as error:
+    except Exception as error:  # the tokenizers library raises no narrower one
         raise UserError(f"{folder} has no tokenizer that transformers can read ({first_line(error)})") from None
     tokenizer.pad_token = tokenizer.pad_token or tokenizer.eos_token  # Llama 3 has none, and `generate` pads
     if end_of_turn_id(tokenizer) is not None:
@@ -90,22 +89,21 @@ def stop_token_ids(tokenizer: PreTrainedTokenizerBase) -> list[int]:
     return [token for token in (tokenizer.eos_token_id, end_of_turn_id(tokenizer)) if token is not None]
 
 
-# ---- model ---------------------------------------------------------------------------------------------------------
-
-
 def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> "transformers.PreTrainedModel":
     """The model of a folder, on `device` in `dtype`, in evaluation mode. Only safetensors, and no code of the folder.
 
     Raises:
-        UserError: if transformers cannot read it.
+        UserError: if transformers cannot read it, or would start some of its weights at random.
     """
     try:
+        options = {"local_files_only": True, "use_safetensors": True, "trust_remote_code": False}
+        options |= {"ignore_mismatched_sizes": True, "output_loading_info": True}  # told below, in one sentence
         with quiet_transformers():
-            model = transformers.AutoModelForCausalLM.from_pretrained(
-                folder, dtype=dtype, local_files_only=True, use_safetensors=True, trust_remote_code=False
-            )
-    except (OSError, ValueError, KeyError) as error:
+            model, info = transformers.AutoModelForCausalLM.from_pretrained(folder, dtype=dtype, **options)
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError, StrictDataclassError) as error:
         raise UserError(f"{folder} holds no model that transformers can read ({first_line(error)})") from None
+    if lacking := sorted([*info["missing_keys"], *(name for name, *_ in info["mismatched_keys"])]):
+        raise UserError(f"{folder} lacks weights that its config.json names, such as {lacking[0]}; get the whole model")
     return model.to(device).eval()
 
 
@@ -169,9 +167,6 @@ def quiet_transformers() -> Iterator[None]:
     finally:
         logging.set_verbosity(verbosity)
         logging.enable_progress_bar()
-
-
-# ---- memory --------------------------------------------------------------------------------------------------------
 
 
 def release_memory() -> None:

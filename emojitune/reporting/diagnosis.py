@@ -1,11 +1,11 @@
 """What a loss history says, in words, and what to do next.
 
-All losses here are answer losses: the loss without the end-of-turn tokens, which every model learns at once.
+All losses are answer losses: minus the log of a whole answer's probability, without the end of turn, learnt at once.
 """
 
 import math
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 from statistics import fmean
@@ -39,7 +39,7 @@ class Epoch(NamedTuple):
 
 @dataclass(frozen=True)
 class LossCurve:
-    """A loss history by epoch. A loss is None where it was not a finite number.
+    """A loss history by epoch. A loss is None where it was not finite, in validation also where it exploded.
 
     steps: epoch (a fraction), mean training loss since the row before.
     training: epoch, mean training loss of its own steps. An epoch that has not ended stands where it has come to.
@@ -56,7 +56,7 @@ class LossCurve:
     def epochs(self) -> list[Epoch]:
         """The epochs that ended, and not with a loss that is a sign of divergence."""
         training = dict(self.training)
-        after = [point for point in self.validation if point[0] > 0 and not is_diverged(point[1])]
+        after = [point for point in self.validation if point[0] > 0 and point[1] is not None]
         return [Epoch(round(epoch), training.get(epoch), loss, accuracy) for epoch, loss, accuracy in after]
 
     @property
@@ -81,12 +81,13 @@ class Diagnosis:
 def load_curve(rows: Sequence[dict[str, Any]]) -> LossCurve:
     """The curve in the rows of loss_history.jsonl."""
     steps = [(row["epoch"], row["training_answer_loss"]) for row in rows if "training_loss" in row]
-    names = ("epoch", "validation_answer_loss", "validation_exact_accuracy")
+    names = ("epoch", "validation_loss", "validation_answer_loss", "validation_exact_accuracy")
+    points = [[row[name] for name in names] for row in rows if "validation_loss" in row]
     losses = [row[name] for row in rows for name in ("training_loss", "validation_loss") if name in row]
     return LossCurve(
         steps,
         _epoch_means(steps, last=max((row["epoch"] for row in rows), default=0.0)),
-        validation=[tuple(row[name] for name in names) for row in rows if "validation_loss" in row],
+        validation=[(epoch, None if is_diverged(loss) else answer, rate) for epoch, loss, answer, rate in points],
         diverged=any(map(is_diverged, losses)),
     )
 
@@ -103,21 +104,21 @@ def _epoch_means(steps: Sequence[tuple[float, float | None]], last: float) -> li
 
 
 def diagnose(
-    curve: LossCurve, validation_samples: int, labels: int, learning_rate: float, output: OutputDirectory
+    curve: LossCurve, validation_samples: int, labels: int, settings: Mapping[str, Any], output: OutputDirectory
 ) -> Diagnosis:
     """What the curve of a run says. The number of validation samples tells how noisy it is, that of the labels what
-    guessing would give, and the learning rate is what advice scales."""
-    best = curve.best
+    guessing would give, and the settings of the run are what advice changes."""
+    best, rate = curve.best, settings["learning_rate"]
     number = best.number if best else None
     if curve.diverged:
         findings = [f"A loss was above {DIVERGED_LOSS:g}, or no number any more: the steps were too large."]
         if best:
             findings.append(f"Step 3 keeps the weights of epoch {number}, the best before that.")
-        advice = _train("Lower the learning rate to a tenth", output, "--learning-rate", f"{0.1 * learning_rate:.1g}")
+        advice = _train("Lower the learning rate to a tenth", output, "--learning-rate", f"{0.1 * rate:.1g}")
         return Diagnosis("diverged", "Diverged: the loss exploded", number, findings, [advice])
+    advice = _longer("The best epoch is kept, so train longer to see the curve turn", 4, curve, settings, output)
     if best is None:
         what, why = "no epoch has ended", "There is no validation loss after training yet."
-        advice = f"Let the run finish; if it was interrupted: {rerun_command(TRAIN, output, '--resume')}"
     elif validation_samples < FEW_VALIDATION_SAMPLES:
         what = f"{validation_samples} validation samples"
         points = 100 * ci_half_width(validation_samples)
@@ -125,25 +126,24 @@ def diagnose(
         advice = "Use more samples, or hold back a larger share: step 2 with --validation-fraction."
     elif len(curve.epochs) == 1:
         what, why = "one epoch", "One epoch gives one point; overfitting would show in the second or third."
-        advice = _train("The best epoch is kept, so train longer to see the curve turn", output, "--epochs", "4")
     else:
-        return _diagnose_trend(curve, best, validation_samples, labels, learning_rate, output)
+        return _diagnose_trend(curve, validation_samples, labels, settings, output)
     findings = [why, _gap(best)] if best else [why]
     return Diagnosis("too little to tell", f"Too little to tell: {what}", number, findings, [advice])
 
 
 def _diagnose_trend(
-    curve: LossCurve, best: Epoch, validation_samples: int, labels: int, learning_rate: float, output: OutputDirectory
+    curve: LossCurve, validation_samples: int, labels: int, settings: Mapping[str, Any], output: OutputDirectory
 ) -> Diagnosis:
-    previous, last = curve.epochs[-2:]
+    best, previous, last, rate = curve.best, *curve.epochs[-2:], settings["learning_rate"]
     noise = max(MIN_CHANGE, 0.5 / math.sqrt(validation_samples))
     lowest = min(epoch.training for epoch in curve.epochs)
     if last.training - lowest > max(noise, CLEAR) * max(lowest, 1):  # near 0 it wavers anyway
         rose = f"The mean training loss rose from {lowest:.2f} to {last.training:.2f}: the steps are too large."
-        slower = _train("Lower the learning rate to a third", output, "--learning-rate", f"{0.33 * learning_rate:.1g}")
+        slower = _train("Lower the learning rate to a third", output, "--learning-rate", f"{0.33 * rate:.1g}")
         return Diagnosis("unstable", "Unstable: the training loss rose", best.number, [rose], [slower])
     keeps = f"Step 3 keeps the weights of epoch {best.number}."
-    worse = _change(last.validation, best.validation)
+    worse = (last.validation - best.validation) / max(best.validation, MIN_LOSS)
     if worse > noise:
         strength = "strong" if worse > STRONG else "clear" if worse > CLEAR else "slight"
         findings = [
@@ -154,24 +154,25 @@ def _diagnose_trend(
         if last.accuracy > best.accuracy:
             rose = f"Exact accuracy still rose, from {best.accuracy:.1%} to {last.accuracy:.1%}"
             findings.append(f"{rose}: more answers were right, and the wrong ones were given with more confidence.")
+        less = "; fewer labels too: step 1 with --labels or, for emojis, --groups." if labels > 2 else "."
         advice = [
             _train("Stop there next time", output, "--epochs", str(best.number)),
-            "More samples help most; fewer labels too: step 1 with --groups or --labels.",
+            f"More samples help most{less}",
         ]
         title = f"Overfitting from epoch {best.number + 1} on, {strength}"
         return Diagnosis("overfitting", title, best.number, findings, advice)
-    twice_as_long = ("--epochs", str(2 * last.number))
-    gain = -_change(last.validation, previous.validation)
+    gain = (previous.validation - last.validation) / max(previous.validation, MIN_LOSS)
     if last == best and gain > noise:
         findings = [f"The last epoch still lowered the validation loss by {gain:.0%}.", _gap(last)]
-        advice = _train("The best epoch is kept, so too long costs only time; train longer", output, *twice_as_long)
+        longer = "The best epoch is kept, so too long costs only time; train longer"
+        advice = _longer(longer, 2 * last.number, curve, settings, output)
         title = f"Still improving after {last.number} epochs"
         return Diagnosis("still improving", title, best.number, findings, [advice])
     guessing = math.log(labels)
     if labels > 1 and last.training > UNDERFIT_SHARE * guessing:
-        near = f"Guessing among {labels} labels gives a loss of {guessing:.2f}, and training stays near that."
-        faster = _train("Raise the learning rate", output, "--learning-rate", f"{3 * learning_rate:.1g}")
-        advice = [faster, _train("Or train longer", output, *twice_as_long)]
+        near = f"Guessing among {labels} labels gives a loss of {guessing:.2f}, and training is not far below that."
+        faster = _train("Raise the learning rate", output, "--learning-rate", f"{3 * rate:.1g}")
+        advice = [faster, _longer("Or train longer", 2 * last.number, curve, settings, output)]
         title = "Underfitting: the model has learnt little"
         return Diagnosis("underfitting", title, best.number, [near, _gap(last)], advice)
     still = "The validation loss has stopped falling, and has not risen by more than chance would make it"
@@ -185,8 +186,12 @@ def _train(advice: str, output: OutputDirectory, *flag: str) -> str:
     return f"{advice}, with your other flags: {rerun_command(TRAIN, output, *flag)}"
 
 
-def _change(loss: float, before: float) -> float:
-    return (loss - before) / max(before, MIN_LOSS)
+def _longer(advice: str, epochs: int, curve: LossCurve, settings: Mapping[str, Any], output: OutputDirectory) -> str:
+    """Advice to train for more epochs; or to let the run finish, unless its epochs or its patience are used up."""
+    worse = len(curve.epochs) - (curve.best.number if curve.best else 0)
+    if len(curve.epochs) < settings["epochs"] and worse < (settings.get("early_stopping_patience") or math.inf):
+        return f"Let the run finish; if it was interrupted: {rerun_command(TRAIN, output, '--resume')}"
+    return _train(advice, output, "--epochs", str(epochs))
 
 
 def _gap(epoch: Epoch) -> str:

@@ -83,9 +83,9 @@ def settings_of_interrupted_run(output: OutputDirectory, inputs: dict[str, str])
         UserError: if there is no such run, or if the split has changed since.
     """
     started = read_json(output.settings, SCRIPT, output)
-    if started["inputs"] != inputs:
+    if not isinstance(started, dict) or started.get("inputs") != inputs:
         raise UserError(
-            f"{output.split.parent} has changed since the run in {output.training} started; start anew with: "
-            f"{rerun_command(SCRIPT, output)}"
+            f"{output.split.parent} has changed since the run in {output.training} started, or another version of "
+            f"{SCRIPT} started it; start anew with: {rerun_command(SCRIPT, output)}"
         )
     return started["settings"]

@@ -97,11 +97,11 @@ def run_record(
     base: BaseModel,
     train: Sequence[Sample],
     ended: str,
-    seconds: float,
+    seconds: float | None,
 ) -> dict[str, Any]:
     """What run.json holds: settings.json, and what came out. Call it once the model is saved.
 
-    `ended` is finished, interrupted or diverged.
+    `ended` is finished, interrupted or diverged; `seconds` is None for a resumed run, whose first part nobody timed.
     """
     epochs = finished_epochs(trainer.state)
     systems = [sample.system for sample in train if sample.system]
@@ -118,7 +118,7 @@ def run_record(
         "ended": ended,
         "best_epoch": best_epoch(epochs).epoch,
         "epochs": [asdict(epoch) for epoch in epochs],
-        "seconds": round(seconds, 1),
+        "seconds": seconds and round(seconds, 1),
         "peak_memory_bytes": peak_memory_bytes(),
         "versions": {name: version(name) for name in packages},
     }
@@ -136,8 +136,10 @@ def summary(record: dict[str, Any], output: OutputDirectory) -> str:
         lines.append(f"The last, {last.epoch}, was {last.answer_loss / best.answer_loss - 1:.0%} worse")
     if record["ended"] == "diverged":
         lines.append("After that the loss exploded, and training stopped; lower --learning-rate")
-    memory = f"{record['peak_memory_bytes'] / 1e9:.1f} GB of memory at the peak"
-    lines.append(f"Wrote {output.model} and {output.run} in {record['seconds']:.0f} s, {memory}")
+    took = f" in {record['seconds']:.0f} s" if record["seconds"] else ""
+    peak = record["peak_memory_bytes"] / 1e9  # 0 where it was not measured
+    memory = f", {peak:.1f} GB of memory at the peak" if peak else ""
+    lines.append(f"Wrote {output.model} and {output.run}{took}{memory}")
     return "\n".join(lines)
 
 
@@ -161,13 +163,14 @@ def estimate_cost(trainer: SharedPrefixSFTTrainer, output: OutputDirectory) -> s
     # one is written.
     is_adapter = isinstance(trainer.accelerator.unwrap_model(model), PeftModel)
     disk = weights + 3 * ((trained if is_adapter else weights) + 2 * trained)
-    memory = peak_memory_bytes() + 2 * trained  # the averages come with the first step
+    peak = peak_memory_bytes()
+    memory = f"{(peak + 2 * trained) / 1e9:.1f} GB of memory at the peak; " if peak else ""  # the averages come later
     free = shutil.disk_usage(output.root).free
     with contextlib.suppress(OSError):  # the trainer has made these folders; those of an earlier run are not empty
         output.checkpoints.rmdir()
         output.training.rmdir()
     return (
         f"Dry run: {step:.2f} s per step, so about {minutes:.1f} minutes for {steps:.0f} steps and "
-        f"{args.num_train_epochs:.0f} evaluations; {memory / 1e9:.1f} GB of memory at the peak; "
+        f"{args.num_train_epochs:.0f} evaluations; {memory}"
         f"{disk / 1e9:.1f} GB of disk while training ({free / 1e9:.0f} GB free), {weights / 1e9:.1f} GB after"
     )

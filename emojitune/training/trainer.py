@@ -23,14 +23,14 @@ class SharedPrefixSFTTrainer(SFTTrainer):
 
     Gemma's vocabulary has 262,144 tokens: where there is no Triton, TRL 1.16 computes their log-probabilities at every
     position. Losses and gradients stay the same. The model is called as ever, so that LoRA, full fine-tuning, gradient
-    checkpointing and DDP work as in TRL. Evaluation adds the answer loss (without the tokens that only end a turn) and
-    the exact accuracy.
+    checkpointing and DDP work as in TRL. Evaluation adds the answer loss (per answer, without the token that only ends
+    its turn) and the exact accuracy.
     """
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, compute_metrics=_metrics_from_sums, **kwargs)
         self._stop_tokens = torch.tensor(stop_token_ids(self.processing_class), device=self.args.device)
-        self._answer_sums = torch.zeros(2, device=self.args.device)  # loss and tokens since the last log
+        self._answer_sums = torch.zeros(2, device=self.args.device)  # their loss and number since the last log
         # The samples are tokenized already; Gemma's tokenizer holds 0.5 GB, and each checkpoint would copy it.
         self.processing_class = self._tokenizer = self.callback_handler.processing_class = None
 
@@ -57,7 +57,7 @@ class SharedPrefixSFTTrainer(SFTTrainer):
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> torch.Tensor:
         """The mean loss of supervised tokens; `num_items_in_batch` counts them over accumulated batches and ranks."""
         losses, _, ends, _ = self._token_losses(model, inputs)
-        self._answer_sums += torch.stack([losses.detach()[~ends].sum(), (~ends).sum().float()])
+        self._answer_sums += torch.stack([losses.detach()[~ends].sum(), ends.sum().float()])
         if num_items_in_batch is None:
             return losses.mean()
         # DDP averages over ranks what was divided by the tokens of all ranks.
@@ -65,7 +65,7 @@ class SharedPrefixSFTTrainer(SFTTrainer):
 
     @torch.no_grad()
     def prediction_step(self, model, inputs, prediction_loss_only, ignore_keys=None) -> tuple[None, torch.Tensor, Any]:
-        """Sums per sample, (batch, 6): loss, tokens, answer loss, answer tokens, right turns, turns.
+        """Sums per sample, (batch, 5): loss, tokens, answer loss, right turns, turns.
 
         A turn is right when each of its tokens is the likeliest given those before: what greedy decoding would give.
         """
@@ -75,9 +75,9 @@ class SharedPrefixSFTTrainer(SFTTrainer):
         turn = ends.int().cumsum(0) - ends.int()  # of each supervised token: how many turns ended before it
         wrong = torch.zeros(len(ends), device=ends.device).index_add_(0, turn, (~right).float())
         right_end = ends & (wrong[turn] == 0)
-        columns = [losses, torch.ones_like(losses), losses * ~ends, ~ends, right_end, ends]
+        columns = [losses, torch.ones_like(losses), losses * ~ends, right_end, ends]
         rows = torch.stack([column.float() for column in columns], dim=1)
-        sums = torch.zeros(len(inputs["input_ids"]), 6, device=ends.device).index_add_(0, example, rows)
+        sums = torch.zeros(len(inputs["input_ids"]), 5, device=ends.device).index_add_(0, example, rows)
         return None, sums, torch.zeros(len(sums), device=sums.device)
 
     def evaluate(self, eval_dataset: Any = None, **kwargs: Any) -> dict[str, float]:
@@ -99,12 +99,12 @@ class SharedPrefixSFTTrainer(SFTTrainer):
     def log(self, logs: dict[str, float], start_time: float | None = None) -> None:
         """Add the answer loss of the batches since the last log."""
         if "loss" in logs:
-            loss, tokens = self.accelerator.reduce(self._answer_sums, reduction="sum").tolist()
-            logs["answer_loss"] = loss / tokens
+            loss, answers = self.accelerator.reduce(self._answer_sums, reduction="sum").tolist()
+            logs["answer_loss"] = loss / answers
             self._answer_sums.zero_()
         super().log(logs, start_time)
 
 
 def _metrics_from_sums(prediction: EvalPrediction) -> dict[str, float]:
-    loss, tokens, answer, answer_tokens, right, turns = prediction.predictions.sum(0, dtype="float64")
-    return {"loss": loss / tokens, "answer_loss": answer / answer_tokens, "exact_accuracy": right / turns}
+    loss, tokens, answer, right, turns = prediction.predictions.sum(0, dtype="float64")
+    return {"loss": loss / tokens, "answer_loss": answer / turns, "exact_accuracy": right / turns}

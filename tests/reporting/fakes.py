@@ -8,7 +8,7 @@ from emojitune.stats import rate_of_count
 
 RUN = {
     "base_model": {"name": "embedded"},
-    "settings": {"method": "lora", "learning_rate": 5e-4, "seed": 42},
+    "settings": {"method": "lora", "learning_rate": 5e-4, "epochs": 4, "seed": 42},
     "system_prompt": "このツイートを絵文字で感情分類してください",
     "labels": list(LABELS),
     "best_epoch": 2,

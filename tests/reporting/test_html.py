@@ -24,14 +24,15 @@ HOSTILE = (
 )
 
 
-def render(labels=LABELS, words=False):
+def render(labels=LABELS, words=False, run=RUN, chosen=(True, False), reply=None):
     """A page whose base model answered 100 of the prompts, at length."""
     output, curve = OutputDirectory(Path("my outputs")), load_curve(history([2.9, 2.1, 1.5, 0.9], [2.6, 1.9, 2.1, 2.3]))
     texts = (*HOSTILE, "😭 朝から虹が見えた")
     base = predictions(labels, texts, reply="あ" * 60)[:100]
-    found = {"base": base, "finetuned": predictions(labels, texts)}
-    diagnosis = diagnose(curve, 622, len(labels), 5e-4, output)
-    return render_report(results(labels, words), found, list(labels), RUN, curve, diagnosis, output)
+    tuned = [p for p in predictions(labels, texts, reply) if (p.choice == p.label) in chosen]
+    found = {"base": base, "finetuned": tuned}
+    diagnosis = diagnose(curve, 622, len(labels), RUN["settings"], output)
+    return render_report(results(labels, words), found, list(labels), run, curve, diagnosis, output)
 
 
 @pytest.fixture(scope="module")
@@ -72,8 +73,15 @@ def test_base_replies_are_cut_and_their_number_is_said(page):
 
 def test_word_labels_leave_out_what_is_about_emojis():
     text = text_of(render(["positive", "怒り", "spam"], True))
-    assert not re.search("emotion group|format rate|never in the training data|OpenMoji", text)
+    assert not re.search("emotion group|format rate|never in the training data", text)
+    assert "OpenMoji" in text  # a tweet has an emoji
     assert "Which labels are taken for which" in text
+
+
+def test_a_resumed_run_has_no_duration_and_a_wrong_reply_is_a_mistake_though_the_choice_is_right():
+    text = text_of(render(run=RUN | {"seconds": None}, chosen=(True,), reply="はい"))
+    assert "Best epoch 2 of 4, on cpu. 25 labels." in text and "15.0 minutes on cpu" in text_of(render())
+    assert "The right label was always the most probable." in text and "No mistake" not in text
 
 
 @pytest.mark.slow

@@ -7,13 +7,13 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from conftest import SMALL_DATA, random_model, save
+from conftest import SMALL_DATA, random_model, sample, save
 from peft import LoraConfig
 from transformers import BloomConfig, BloomForCausalLM
 from trl import SFTConfig, SFTTrainer
 
 from emojitune.data.samples import load_samples
-from emojitune.model.loading import load_model
+from emojitune.model.loading import end_of_turn_id, load_model
 from emojitune.model.prefix_tree import samples_stay_apart, supports_prefix_tree
 from emojitune.training.callbacks import StopEarly
 from emojitune.training.tokenization import IGNORE_INDEX, tokenize
@@ -89,6 +89,23 @@ def test_a_batch_holds_each_common_prefix_once_and_ends_where_the_last_label_is_
     assert inputs["attention_mask"]["full_attention"][0, 0].int().tolist()[4] == [1, 1, 0, 0, 1]
     assert inputs["logits_to_keep"].tolist() == [2, 3, 4]
     assert (ends.tolist(), example.tolist()) == ([False, True, True], [0, 0, 1])
+
+
+@torch.no_grad()
+def test_the_answer_loss_is_that_of_whole_answers_however_many_tokens_they_have(tiny_model, tiny_tokenizer, tmp_path):
+    """The mean of their tokens used to be compared with guessing a label."""
+    rows = tokenize(load_samples([sample("雨だ", "sadness"), sample("虹", "😀")]), tiny_tokenizer, 512, "validation")
+    trainer, losses = make_trainer(SharedPrefixSFTTrainer, tiny_model, tiny_tokenizer, tmp_path), []
+    for row in rows:
+        labels = torch.tensor(row["labels"][1:])
+        labels[labels == end_of_turn_id(tiny_tokenizer)] = IGNORE_INDEX
+        logits = trainer.model(torch.tensor([row["input_ids"]])).logits[0, :-1]
+        losses.append(torch.nn.functional.cross_entropy(logits, labels, reduction="sum").item())
+    logs = {"loss": 1.0}
+    trainer.compute_loss(trainer.model, trainer.data_collator(list(rows)))
+    trainer.log(logs)
+    found = logs["answer_loss"], trainer.evaluate(rows)["eval_answer_loss"]
+    assert found == pytest.approx([sum(losses) / 2] * 2, rel=1e-4) and losses[0] > 2 * losses[1]
 
 
 def test_the_point_before_training_takes_a_hundred_samples_at_most(tiny_model, tiny_tokenizer, tmp_path, monkeypatch):
