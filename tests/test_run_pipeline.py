@@ -63,6 +63,7 @@ def test_a_step_that_is_stopped_may_save_its_checkpoint(number, status, tmp_path
         time.sleep(600)"""
     (tmp_path / "01_prepare_data.py").write_text(step)
     options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "stdout": subprocess.PIPE}
+    options["preexec_fn"] = lambda: signal.signal(signal.SIGINT, signal.SIG_DFL)  # jobs in the background ignore it
     process = subprocess.Popen([sys.executable, "run_pipeline.py"], start_new_session=True, **options)
     while process.stdout.readline() != b"ready\n":
         assert process.poll() is None

@@ -113,10 +113,9 @@ def _decode(path: Path, data: bytes, encoding: str | None) -> str:
         damage = f"it is damaged at byte {getattr(error, 'start', 0)}; save it again as UTF-8"
     # In a wrong encoding, Japanese has no kana, but half-width ones, private characters or what no encoding has.
     others = ("utf-16-le", "utf-16-be") if b"\0" in data else ("utf-8", "cp932", "euc_jp")
-    kinds = re.compile("([ぁ-ヿ])|[\ue000-\uf8ff\uff61-\uff9f\ufffd\0]")
-    best = max(
-        others, key=lambda other: sum(2 * bool(kana) - 1 for kana in kinds.findall(data.decode(other, "replace")))
-    )
+    right, wrong = re.compile("[ぁ-ヿ]"), re.compile("[\ue000-\uf8ff\uff61-\uff9f\ufffd\0]")
+    texts = {other: data.decode(other, errors="replace") for other in others}
+    best = max(texts, key=lambda other: len(right.findall(texts[other])) - len(wrong.findall(texts[other])))
     advice = damage if best == encoding.lower() else f"try --encoding {best}"
     raise UserError(f"{path} is not text in {encoding.upper()}: {advice}")
 

@@ -155,10 +155,7 @@ def _diagnose_trend(
             rose = f"Exact accuracy still rose, from {best.accuracy:.1%} to {last.accuracy:.1%}"
             findings.append(f"{rose}: more answers were right, and the wrong ones were given with more confidence.")
         less = "; fewer labels too: step 1 with --labels or, for emojis, --groups." if labels > 2 else "."
-        advice = [
-            _train("Stop there next time", output, "--epochs", str(best.number)),
-            f"More samples help most{less}",
-        ]
+        advice = [_train("Stop there next time", output, "--epochs", str(best.number)), f"More samples help most{less}"]
         title = f"Overfitting from epoch {best.number + 1} on, {strength}"
         return Diagnosis("overfitting", title, best.number, findings, advice)
     gain = (previous.validation - last.validation) / max(previous.validation, MIN_LOSS)
