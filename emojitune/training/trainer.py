@@ -30,7 +30,7 @@ class SharedPrefixSFTTrainer(SFTTrainer):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, compute_metrics=_metrics_from_sums, **kwargs)
         self._stop_tokens = torch.tensor(stop_token_ids(self.processing_class), device=self.args.device)
-        self._answer_sums = torch.zeros(2, device=self.args.device)  # loss of the answers since the last log, and their number
+        self._answer_sums = torch.zeros(2, device=self.args.device)  # of the answers since the last log: loss, number
         # The samples are tokenized already; Gemma's tokenizer holds 0.5 GB, and each checkpoint would copy it.
         self.processing_class = self._tokenizer = self.callback_handler.processing_class = None
 
