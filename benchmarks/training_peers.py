@@ -20,7 +20,9 @@ from transformers import AutoModelForCausalLM, AutoTokenizer, Trainer, TrainingA
 from trl import SFTConfig, SFTTrainer
 
 IGNORE_INDEX = -100
-LORA = LoraConfig(r=16, lora_alpha=32, target_modules="all-linear", task_type="CAUSAL_LM")
+LORA = LoraConfig(
+    r=16, lora_alpha=32, target_modules="all-linear", exclude_modules=r".*(attn|attention).*", task_type="CAUSAL_LM"
+)
 COMMON = {
     "per_device_train_batch_size": 8,
     "bf16": False,

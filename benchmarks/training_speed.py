@@ -4,7 +4,7 @@
 
 Needs step 2; writes docs/speed.json, to which a second run with other --peers adds. Each peer is a process of its own;
 they get each batch in turn, in an order that alternates, and the first batch warms up and does not count. A step is
-forward, backward, clipping and AdamW, LoRA r=16 on all linear layers, batches of 8, fp32 on the CPU. Losses must agree:
+forward, backward, clipping and AdamW, LoRA r=16 on the MLPs, batches of 8, fp32 on the CPU. Losses must agree:
 a fast step that computes something else is no peer.
 """
 

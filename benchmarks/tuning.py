@@ -94,6 +94,7 @@ def train(setting: dict, samples: list[Sample], measured: list[Sample], folder: 
         lora_alpha=setting["lora_alpha"],
         lora_dropout=setting["lora_dropout"],
         target_modules="all-linear",
+        exclude_modules=r".*(attn|attention).*",
         task_type="CAUSAL_LM",
     )
     trainer = SharedPrefixSFTTrainer(
