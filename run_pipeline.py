@@ -34,7 +34,7 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument(
         "--quick",
         action="store_true",
-        help=f"{SMALL_SET} samples per label and a short evaluation: a few minutes, not most of an hour (default: no)",
+        help=f"{SMALL_SET} samples per label and a short evaluation: a few minutes, not half an hour (default: no)",
     )
     parser.add_argument(
         "--epochs",
