@@ -67,10 +67,8 @@ def evaluation_findings(results: Mapping[str, Evaluation]) -> list[str]:
     if tuned is None:
         return findings
     gap = 100 * (tuned.scores.exact_accuracy.rate - baselines.ngram.rate)
-    findings.append(
-        f"The fine-tuned model is {abs(gap):.1f} points {'above' if gap > 0 else 'below'} the n-gram model: "
-        f"{_p_value(tuned.against_ngram)}."
-    )
+    where = f"{abs(gap):.1f} points {'above' if gap > 0 else 'below'}" if gap else "level with"
+    findings.append(f"The fine-tuned model is {where} the n-gram model: {_p_value(tuned.against_ngram)}.")
     if gap <= 0 or tuned.against_ngram.mcnemar_p >= 0.05:
         findings.append("So a far smaller tool may do for this data; more samples or epochs may change that.")
     findings.append(
