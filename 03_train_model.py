@@ -167,7 +167,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         # ---- configure: LoRA, optimizer, evaluation ----------------------------------------------------------------
         lora = LoraConfig(
-            r=16,  # rank of the two small matrices beside each linear layer: 2.3 M parameters
+            r=16,  # rank of the two small matrices beside each linear layer of the MLPs: 2.3 M parameters
             lora_alpha=32,  # their product is scaled by alpha / r = 2
             target_modules="all-linear",
             exclude_modules=r".*(attn|attention).*",  # adapters there teach nothing more: see docs/experiments.md

@@ -242,6 +242,7 @@ def test_merged_and_adapter_models_give_the_same_logits(trained, tiny_model):
     ids = torch.tensor([[2, 3, 70, 71, 72, 73, 4]])
     with torch.no_grad():
         assert torch.allclose(merged(ids).logits, adapter(ids).logits, atol=1e-5)
+    assert all(".mlp." in name for name in load_file(output.adapter / "adapter_model.safetensors"))
 
 
 @torch.no_grad()
