@@ -156,8 +156,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         # ---- load: base model and tokenizer ------------------------------------------------------------------------
         device = select_device(args.device)
         base = find_base_model(args.model)
+        model = load_trainable(base.folder, device, args.method)
         tokenizer = load_tokenizer(base.folder)
-        model = load_trainable(base.folder, device)
         print0(f"Base model {base.name}: {model.num_parameters() / 1e6:.0f} M parameters on {device}")
 
         # ---- tokenize: conversations become token ids, and labels that are -100 outside the replies ----------------
