@@ -156,7 +156,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         # ---- load: base model and tokenizer ------------------------------------------------------------------------
         device = select_device(args.device)
         base = find_base_model(args.model)
-        model = load_trainable(base.folder, device, args.method)
+        model = load_trainable(base.folder, device)
         tokenizer = load_tokenizer(base.folder)
         print0(f"Base model {base.name}: {model.num_parameters() / 1e6:.0f} M parameters on {device}")
 

@@ -31,7 +31,7 @@ from emojitune.evaluation.metrics import score
 from emojitune.evaluation.predictions import build_examples, predict
 from emojitune.inference.chat_model import ChatModel
 from emojitune.model.base_model import EMBEDDED, find_base_model
-from emojitune.model.loading import load_tokenizer, load_trainable, quiet_transformers, select_dtype
+from emojitune.model.loading import load_tokenizer, load_trainable, quiet_transformers
 from emojitune.training.callbacks import ProgressBar
 from emojitune.training.run_record import best_epoch, finished_epochs
 from emojitune.training.tokenization import tokenize
@@ -82,7 +82,7 @@ def train(setting: dict, samples: list[Sample], measured: list[Sample], folder: 
         load_best_model_at_end=True,
         metric_for_best_model="eval_answer_loss",
         greater_is_better=False,
-        bf16=select_dtype(device) == torch.bfloat16,
+        bf16=False,
         use_cpu=True,
         dataloader_pin_memory=False,
         seed=setting["seed"],
@@ -98,7 +98,7 @@ def train(setting: dict, samples: list[Sample], measured: list[Sample], folder: 
         task_type="CAUSAL_LM",
     )
     trainer = SharedPrefixSFTTrainer(
-        model=load_trainable(base.folder, device, "lora"),
+        model=load_trainable(base.folder, device),
         args=config,
         train_dataset=tokenize(rows, tokenizer, 512, "training"),
         eval_dataset=tokenize(measured, tokenizer, 512, "validation"),

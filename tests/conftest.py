@@ -10,13 +10,11 @@ from types import ModuleType
 from typing import Any
 
 import pytest
-import torch
 from filelock import FileLock
 
 os.environ["TQDM_DISABLE"] = "1"  # a failing test prints what was said, without the bars
 os.environ.setdefault("OMP_NUM_THREADS", "1")  # tiny models gain nothing from more, and two tests run at a time
 os.environ.setdefault("TOKENIZERS_PARALLELISM", "false")  # tests fork
-torch.cpu.get_capabilities = dict  # no matrix units for bf16: the figures are the same on every CPU
 
 ROOT = Path(__file__).parent.parent
 STEPS = ("01_prepare_data.py", "02_split_data.py", "03_train_model.py", "04_plot_loss.py", "05_test_base.py")

@@ -234,34 +234,15 @@ def test_models_that_cannot_be_found(prepared, capsys):
         assert "is no directory here and no hub id" in capsys.readouterr().err
 
 
-def assert_merged_is_base_and_adapter(output, base):
+def test_merged_and_adapter_models_give_the_same_logits(trained, tiny_model):
+    output = OutputDirectory(trained)
     merged = AutoModelForCausalLM.from_pretrained(output.model).eval()
+    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
     adapter = PeftModel.from_pretrained(base, output.adapter).eval()
     ids = torch.tensor([[2, 3, 70, 71, 72, 73, 4]])
     with torch.no_grad():
         assert torch.allclose(merged(ids).logits, adapter(ids).logits, atol=1e-5)
-
-
-def test_merged_and_adapter_models_give_the_same_logits(trained, tiny_model):
-    output = OutputDirectory(trained)
-    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.float32)
-    assert_merged_is_base_and_adapter(output, base)
     assert all(".mlp." in name for name in load_file(output.adapter / "adapter_model.safetensors"))
-
-
-def test_with_matrix_units_for_bf16_only_what_is_not_trained_is_bf16(prepared, tiny_model, monkeypatch):
-    """The adapter is added to its base in fp32: their sum in bf16 would lose most of what was learnt."""
-    monkeypatch.setattr(torch.cpu, "get_capabilities", lambda: {"amx_bf16": True})
-    assert train(prepared, tiny_model, "--epochs", 3, "--learning-rate", 1e-2) == 0
-    output = OutputDirectory(prepared)
-    run, tensors = run_of(prepared), load_file(output.adapter / "adapter_model.safetensors").values()
-    assert run["dtype"] == "bf16" and {tensor.dtype for tensor in tensors} == {torch.float32}
-    first, *_, last = run["epochs"]
-    assert last["answer_loss"] < first["answer_loss"]
-    base = AutoModelForCausalLM.from_pretrained(tiny_model, dtype=torch.bfloat16).float()
-    assert_merged_is_base_and_adapter(output, base)
-    assert train(prepared, tiny_model, "--method", "full") == 0
-    assert {tensor.dtype for tensor in load_file(output.model / "model.safetensors").values()} == {torch.float32}
 
 
 @torch.no_grad()

@@ -2,7 +2,7 @@
 
 import re
 import statistics
-from collections import Counter, defaultdict
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 
@@ -23,13 +23,11 @@ class DatasetReport:
     turns: int
     turns_without_loss: int  # replies of the weight 0
     samples_per_label: dict[str, int]  # each sample under its last label
-    turns_per_label: dict[str, int]
     imbalance_ratio: float  # samples of the rarest label over those of the most frequent one
     conversations_by_turns: dict[int, int]
     text_characters: tuple[float, float, float]
     conversation_tokens: tuple[float, float, float]
     japanese_ratio: float  # kana, kanji and Japanese punctuation, of all characters but white space
-    fields: dict[str, dict[str, int]]  # the ten most frequent values of each
     expected_validation: int
     ci_half_width: float  # how closely that many samples show an accuracy of one half (95 %)
     ci_half_width_rarest_label: float
@@ -42,22 +40,16 @@ def summarize_dataset(samples: Sequence[Sample], token_lengths: Sequence[int]) -
     validation = sum(held_out_count(count, VALIDATION_FRACTION) for count in per_label.values())
     texts = [text for sample in samples for text in sample.texts]
     characters = "".join("".join(texts).split())
-    labels = [label for sample in samples for label in sample.labels]
-    fields: dict[str, Counter[str]] = defaultdict(Counter)
-    for name, value in (field for sample in samples for field in sample.fields.items()):
-        fields[name][value] += 1
     return DatasetReport(
         samples=len(samples),
         turns=len(texts),
-        turns_without_loss=len(texts) - len(labels),
+        turns_without_loss=len(texts) - sum(len(sample.labels) for sample in samples),
         samples_per_label=per_label,
-        turns_per_label=count_labels(labels),
         imbalance_ratio=rarest / max(per_label.values()),
         conversations_by_turns=dict(sorted(Counter(sample.turns for sample in samples).items())),
         text_characters=_summary([len(text) for text in texts]),
         conversation_tokens=_summary(token_lengths),
         japanese_ratio=len(_JAPANESE.findall(characters)) / max(1, len(characters)),
-        fields={name: dict(counts.most_common(10)) for name, counts in fields.items()},
         expected_validation=validation,
         ci_half_width=ci_half_width(validation),
         ci_half_width_rarest_label=ci_half_width(held_out_count(rarest, VALIDATION_FRACTION)),

@@ -107,9 +107,10 @@ def load_model(folder: Path, device: torch.device, dtype: torch.dtype) -> "trans
     return model.to(device).eval()
 
 
-def load_trainable(folder: Path, device: torch.device, method: str) -> "transformers.PreTrainedModel":
-    """The model for training, on the CPU until the trainer moves it. In fp32, since bf16 would round small steps away;
-    for `lora`, which only reads these weights, see `select_dtype`. Embeddings are frozen: the data has few tokens.
+def load_trainable(folder: Path, device: torch.device) -> "transformers.PreTrainedModel":
+    """The model for training, on the CPU until the trainer moves it. In fp32: bf16 would round small steps away.
+
+    Its embeddings are frozen: few of the vocabulary's tokens occur in the data.
 
     Raises:
         UserError: if transformers cannot read it, if several samples in a row would see each other (models with
@@ -127,7 +128,7 @@ def load_trainable(folder: Path, device: torch.device, method: str) -> "transfor
         kind = model.config.model_type
         raise UserError(f"{kind} models cannot be trained here: samples in a row would see each other; choose another")
     model.get_input_embeddings().weight.requires_grad_(False)
-    return model.to(select_dtype(device)) if method == "lora" else model
+    return model
 
 
 def select_device(name: str) -> torch.device:
@@ -145,11 +146,10 @@ def select_device(name: str) -> torch.device:
 
 
 def select_dtype(device: torch.device) -> torch.dtype:
-    """bf16 on a GPU that has it in hardware and on a CPU with matrix units for it (AVX-512's bf16 is slower than fp32);
-    fp32 elsewhere. Never fp16: Gemma 3's activations overflow it."""
-    gpu = device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False)
-    cpu = device.type == "cpu" and torch.cpu.get_capabilities().get("amx_bf16", False)
-    return torch.bfloat16 if gpu or cpu else torch.float32
+    """bf16 where a GPU has it in hardware, fp32 elsewhere. Never fp16: Gemma 3's activations overflow it."""
+    if device.type == "cuda" and torch.cuda.is_bf16_supported(including_emulation=False):
+        return torch.bfloat16
+    return torch.float32
 
 
 def first_line(error: Exception) -> str:

@@ -63,7 +63,7 @@ def save_model(
         with atomic_write_dir(output.adapter) as folder:
             model.save_pretrained(folder, save_embedding_layers=False)  # it would look for the base model on the hub
             (folder / "README.md").unlink(missing_ok=True)  # PEFT's card is a form with nothing filled in
-        model = model.float().merge_and_unload()  # the sum of base and adapter would be rounded in bf16
+        model = model.merge_and_unload()
     model.config.use_cache = True  # the trainer turned it off
     # Greedy by default, with nothing of the sampling that instruct models ship: transformers refuses to save the two.
     ids = {name: getattr(model.generation_config, name) for name in ("bos_token_id", "pad_token_id")}

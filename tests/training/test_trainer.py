@@ -66,6 +66,27 @@ def test_loss_and_gradients_equal_stock_trl(family, changes, lora, merge, tiny_t
         assert torch.norm(ours[name] - gradient) <= 1e-4 * torch.norm(gradient) + 1e-9, name
 
 
+def test_the_halves_of_a_large_batch_give_the_step_of_the_whole(tiny_model, tiny_tokenizer, tmp_path, monkeypatch):
+    trainer = make_trainer(SharedPrefixSFTTrainer, tiny_model, tiny_tokenizer, tmp_path)
+    trainer.create_optimizer()
+    trainer.current_gradient_accumulation_steps = 1
+    batch, rows = next(iter(trainer.get_train_dataloader())), []
+    count = (batch["labels"] != IGNORE_INDEX).sum()
+    token_losses = trainer._token_losses
+    monkeypatch.setattr(
+        trainer, "_token_losses", lambda m, inputs: rows.append(len(inputs["labels"])) or token_losses(m, inputs)
+    )
+    results = []
+    for limit in (10_000, 200):
+        monkeypatch.setattr("emojitune.training.trainer.LARGE_BATCH", limit)
+        trainer.model.zero_grad()
+        loss = trainer.training_step(trainer.model, dict(batch), count)
+        results.append((loss, {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.requires_grad}))
+    assert rows[0] == sum(rows[1:]) == 6 and len(rows) > 2
+    assert torch.allclose(results[0][0], results[1][0])
+    torch.testing.assert_close(*(gradients for _, gradients in results), rtol=1e-3, atol=1e-6)
+
+
 def test_models_whose_samples_see_each_other_in_a_row_are_found_out():
     assert samples_stay_apart(random_model("gemma", 99)) and samples_stay_apart(random_model("llama", 99))
     torch.manual_seed(1)
