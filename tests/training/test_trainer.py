@@ -77,8 +77,8 @@ def test_the_halves_of_a_large_batch_give_the_step_of_the_whole(tiny_model, tiny
         trainer, "_token_losses", lambda m, inputs: rows.append(len(inputs["labels"])) or token_losses(m, inputs)
     )
     results = []
-    for limit in (10_000, 200):
-        monkeypatch.setattr("emojitune.training.trainer.LARGE_BATCH", limit)
+    for limit in (10_000, 33):
+        monkeypatch.setattr("emojitune.training.trainer.LARGE", limit)
         trainer.model.zero_grad()
         loss = trainer.training_step(trainer.model, dict(batch), count)
         results.append((loss, {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.requires_grad}))
