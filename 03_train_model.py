@@ -216,7 +216,7 @@ def main(argv: Sequence[str] | None = None) -> int:
 
         # ---- train, then save the weights of the best epoch --------------------------------------------------------
         del tokenizer  # 0.5 GB
-        checkpoint, stop = start_run(trainer, args, inputs)
+        checkpoint, stop = start_run(trainer, args, inputs, base)
         with stop.on_signals(), quiet_transformers():  # it would warn of tied weights, which a checkpoint holds once
             trainer.train(resume_from_checkpoint=checkpoint)
         save_results(trainer, stop, base, train, args, start)
@@ -234,7 +234,7 @@ def read_split(output: OutputDirectory) -> tuple[list[Sample], list[Sample], dic
 
 
 def start_run(
-    trainer: "SharedPrefixSFTTrainer", args: argparse.Namespace, inputs: dict[str, str]
+    trainer: "SharedPrefixSFTTrainer", args: argparse.Namespace, inputs: dict[str, str], base: "BaseModel"
 ) -> tuple[str | None, "StopEarly"]:
     """Make `03_training/` ready; the checkpoint to resume from, if any, and what will tell why the run ended."""
     from emojitune.model.loading import release_memory
@@ -246,7 +246,9 @@ def start_run(
     print0(f"Training on {len(trainer.train_dataset)} samples, measuring on {len(trainer.eval_dataset)}{after}")
     if trainer.is_world_process_zero():
         settings = {name: value for name, value in vars(args).items() if name not in RUN_ONLY}
-        checkpoints.prepare_run_folder(args.output_dir, checkpoint, settings, inputs)
+        base_model = {"name": base.name, "weights": base.weights}
+        started = {"inputs": inputs, "settings": settings, "base_model": base_model}
+        checkpoints.prepare_run_folder(args.output_dir, checkpoint, started)
     os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(args.output_dir.training / "tensorboard"))
     release_memory()
     stop = add_callbacks(trainer, args.output_dir.loss_history, args.early_stopping_patience)
@@ -279,7 +281,7 @@ def save_results(
     if trainer.is_world_process_zero():
         save_model(trainer, load_tokenizer(base.folder), base, output)
         seconds = None if args.resume else time.perf_counter() - start
-        record = run_record(trainer, output, base, train, stop.ended, seconds)
+        record = run_record(trainer, output, train, stop.ended, seconds)
         write_model_card(output, record)
         write_json(output.run, record)
         if not (args.keep_checkpoints or stop.signal):

@@ -48,9 +48,7 @@ WORDS = {
         "note": "{replies:,} validation replies ({base} for the base model), 95 % intervals in brackets; chance is "
         "{chance}. The n-gram model sees only which short runs of characters a text contains. By form, "
         "{worst} is the lowest and {best} the highest.",
-        # The curve was measured when attention had adapters as well: say so until it is measured anew.
-        "curve": " Exact accuracy with fewer tweets per label, after {epochs} epochs, adapters in attention as well: "
-        "{points}.",
+        "curve": " Exact accuracy with fewer tweets per label, after {epochs} epochs: {points}.",
         "point": "{samples_per_label}: {rate}",
     },
     "ja": {
@@ -72,8 +70,7 @@ WORDS = {
         "note": "検証データの返答 {replies:,} 件(元のモデルは {base} 件)。括弧内は 95 % 区間。"
         "当てずっぽうなら {chance}。n-gram モデルは、文に含まれる短い文字の並びしか見ません。"
         "形式別では {worst} が最低、{best} が最高です。",
-        "curve": "ラベルごとのツイートを減らし、アテンション層にもアダプターを入れて {epochs} エポック学習させた場合の"
-        "完全一致は、{points}。",
+        "curve": "ラベルごとのツイートを減らして {epochs} エポック学習させた場合の完全一致は、{points}。",
         "point": "{samples_per_label} 件で {rate}",
     },
 }
@@ -245,7 +242,7 @@ def details(results: dict[str, Any]) -> str:
     lines += [
         "",
         f"The learning curve: exact accuracy on the same {curve['replies']:,} validation replies, by samples per label "
-        f"in training, after {curve['epochs']} epochs, with adapters in attention as well, which was the default then:",
+        f"in training, after {curve['epochs']} epochs:",
         "",
         "| samples per label | fine-tuned | n-gram |",
         "| --- | --- | --- |",

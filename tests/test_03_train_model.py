@@ -9,7 +9,7 @@ import torch
 from conftest import SYSTEM, load, run_script
 from helpers.forked_runner import Runner
 from peft import PeftModel
-from safetensors.torch import load_file
+from safetensors.torch import load_file, save_file
 from transformers import AutoModelForCausalLM, modeling_utils
 
 from emojitune.artifacts import OutputDirectory, read_jsonl, sha256_of, write_json
@@ -140,6 +140,17 @@ def test_resume_refuses_other_settings_other_data_and_a_finished_run(prepared, t
     assert "has changed since the run" in refusal()
     write_json(prepared / "03_training/settings.json", {"epochs": 1})
     assert "or another version of 03_train_model.py started it" in refusal()
+
+
+def test_resume_refuses_a_base_model_that_has_changed(prepared, tiny_model, tmp_path, capsys):
+    """It would add what was learnt to other weights."""
+    base = shutil.copytree(tiny_model, tmp_path / "base")
+    runner = Runner(SCRIPT, ["--output-dir", prepared, "--model", base, "--epochs", 9])
+    assert runner.run(stop_at=20, signum=signal.SIGINT) == 130, runner.said
+    weights = load_file(base / "model.safetensors")
+    save_file({name: 2 * tensor for name, tensor in weights.items()}, base / "model.safetensors", {"format": "pt"})
+    assert resume(prepared) == 2
+    assert f"{base} has changed since the run" in capsys.readouterr().err
 
 
 def test_a_learning_rate_of_a_hundred_stops_and_says_so(prepared, tiny_model, capsys):

@@ -23,15 +23,16 @@ from emojitune.artifacts import (
 SCRIPT = "03_train_model.py"
 
 
-def prepare_run_folder(
-    output: OutputDirectory, checkpoint: Path | None, settings: dict[str, Any], inputs: dict[str, str]
-) -> None:
-    """Make `03_training/` ready: for a new run, remove the traces of an earlier one and write `settings.json`, which
-    --resume reads; for a resumed one, drop the losses that were logged after the checkpoint."""
+def prepare_run_folder(output: OutputDirectory, checkpoint: Path | None, started: dict[str, Any]) -> None:
+    """Make `03_training/` ready: for a new run, remove the traces of an earlier one and write `started` to
+    `settings.json`, which --resume reads; for a resumed one, drop the losses that were logged after the checkpoint.
+    Raises UserError if the run to resume had another base model."""
+    if checkpoint and read_json(output.settings, SCRIPT, output).get("base_model") != started["base_model"]:
+        raise _changed(started["base_model"]["name"], output)
     output.run.unlink(missing_ok=True)  # first: a folder in between is not a finished run
     if checkpoint is None:
         shutil.rmtree(output.training, ignore_errors=True)
-        write_json(output.settings, {"inputs": inputs, "settings": settings})
+        write_json(output.settings, started)
         return
     rows = read_jsonl(output.loss_history, SCRIPT, output, allow_truncated_last_line=True)
     write_jsonl(output.loss_history, [row for row in rows if row["step"] <= step_of(checkpoint)])
@@ -84,8 +85,12 @@ def settings_of_interrupted_run(output: OutputDirectory, inputs: dict[str, str])
     """
     started = read_json(output.settings, SCRIPT, output)
     if not isinstance(started, dict) or started.get("inputs") != inputs:
-        raise UserError(
-            f"{output.split.parent} has changed since the run in {output.training} started, or another version of "
-            f"{SCRIPT} started it; start anew with: {rerun_command(SCRIPT, output)}"
-        )
+        raise _changed(output.split.parent, output)
     return started["settings"]
+
+
+def _changed(what: object, output: OutputDirectory) -> UserError:
+    return UserError(
+        f"{what} has changed since the run in {output.training} started, or another version of {SCRIPT} started it; "
+        f"start anew with: {rerun_command(SCRIPT, output)}"
+    )

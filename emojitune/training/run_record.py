@@ -92,12 +92,7 @@ def add_rope_settings_of_version_4(path: Path) -> None:
 
 
 def run_record(
-    trainer: SharedPrefixSFTTrainer,
-    output: OutputDirectory,
-    base: BaseModel,
-    train: Sequence[Sample],
-    ended: str,
-    seconds: float | None,
+    trainer: SharedPrefixSFTTrainer, output: OutputDirectory, train: Sequence[Sample], ended: str, seconds: float | None
 ) -> dict[str, Any]:
     """What run.json holds: settings.json, and what came out. Call it once the model is saved.
 
@@ -109,7 +104,6 @@ def run_record(
     return {
         **read_json(output.settings, SCRIPT, output),
         "outputs": hash_files(output, [*sorted(output.model.iterdir()), output.loss_history]),
-        "base_model": {"name": base.name, "weights": base.weights},
         "system_prompt": mode(systems) if systems else None,
         "labels": list(dict.fromkeys(label for sample in train for label in sample.labels)),
         "device": str(trainer.args.device),
