@@ -16,7 +16,7 @@ from emojitune.training.tokenization import IGNORE_INDEX
 warnings.filterwarnings("ignore", message=".*is_gradient_checkpointing.*", category=FutureWarning)
 
 SAMPLES_BEFORE_TRAINING = 100
-LARGE = 56  # tokens per sample; tweets have 45 in the mean, and each takes 2 MB of activations in Gemma 3 270M
+LARGE_BATCH = 56  # tokens per sample: a tweet has 45 in the mean; a token takes 2 MB of activations in Gemma 3 270M
 
 
 class SharedPrefixSFTTrainer(SFTTrainer):
@@ -56,7 +56,7 @@ class SharedPrefixSFTTrainer(SFTTrainer):
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
         """A large batch goes in halves, which need half the memory: their gradients add up. Not on a GPU, where a half
         takes as long as the whole, and not beside other ranks, which would wait."""
-        tokens, limit = inputs["attention_mask"], LARGE * self.args.per_device_train_batch_size
+        tokens, limit = inputs["attention_mask"], LARGE_BATCH * self.args.per_device_train_batch_size
         if len(tokens) == 1 or tokens.sum() <= limit or not self.args.use_cpu or self.args.world_size > 1:
             return super().training_step(model, inputs, num_items_in_batch)
         halves = ({name: tensor.tensor_split(2)[half] for name, tensor in inputs.items()} for half in (0, 1))

@@ -78,7 +78,7 @@ def test_the_halves_of_a_large_batch_give_the_step_of_the_whole(tiny_model, tiny
     )
     results = []
     for limit in (10_000, 33):
-        monkeypatch.setattr("emojitune.training.trainer.LARGE", limit)
+        monkeypatch.setattr("emojitune.training.trainer.LARGE_BATCH", limit)
         trainer.model.zero_grad()
         loss = trainer.training_step(trainer.model, dict(batch), count)
         results.append((loss, {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.requires_grad}))
