@@ -15,7 +15,14 @@ import sys
 from collections.abc import Iterator, Sequence
 from typing import TYPE_CHECKING, Any
 
-from emojitune.artifacts import OutputDirectory, UserError, load_verified_manifest, read_json, rerun_command
+from emojitune.artifacts import (
+    OutputDirectory,
+    UserError,
+    load_verified_manifest,
+    read_json,
+    rerun_command,
+    system_flag,
+)
 from emojitune.cli import add_device, add_output_dir, bounded, run_main
 from emojitune.data.samples import sanitize
 
@@ -108,7 +115,7 @@ def print_system_prompt(system: str | None, run: dict[str, Any] | None, output: 
     if system:
         print(f"System prompt: {sanitize(system)}")
     elif trained:
-        command = rerun_command(SCRIPT, output, "--system", sanitize(trained))
+        command = rerun_command(SCRIPT, output, *system_flag(sanitize(trained)))
         print(f"No system prompt. The model was trained with one: {command}")
 
 

@@ -13,7 +13,7 @@ import time
 from collections.abc import Sequence
 from pathlib import Path
 
-from emojitune.artifacts import OutputDirectory, read_json, rerun_command, write_json
+from emojitune.artifacts import OutputDirectory, read_json, rerun_command, system_flag, write_json
 from emojitune.cli import add_device, add_output_dir, bounded, model_name, run_main
 
 TWEETS = (
@@ -84,7 +84,7 @@ def main(argv: Sequence[str] | None = None) -> int:
             return status  # the step has said why
         minutes[script] = round((time.perf_counter() - step_start) / 60, 2)
     run = read_json(output.run, "03_train_model.py", output)
-    system = ["--system", run["system_prompt"]] if run["system_prompt"] else []
+    system = system_flag(run["system_prompt"]) if run["system_prompt"] else []
     status = run_step(output, "06_test_finetuned_single.py", ["--compare", *system, *device], "\n".join(TWEETS))
     total = (time.perf_counter() - start) / 60
     write_json(output.root / "pipeline.json", {"minutes": minutes, "total_minutes": round(total, 2)})

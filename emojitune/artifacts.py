@@ -55,6 +55,11 @@ def rerun_command(script: str, output: OutputDirectory, *flags: str) -> str:
     return shlex.join(["uv", "run", script, *flags, *where])
 
 
+def system_flag(prompt: str) -> list[str]:
+    """`--system` with its text, in one argument where argparse would take the text for a flag."""
+    return [f"--system={prompt}"] if prompt.startswith("-") else ["--system", prompt]
+
+
 @contextlib.contextmanager
 def atomic_write(path: Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; flush it and rename it over `path` when the block ends without an error.
@@ -116,20 +121,28 @@ def remove_stale_temp_files(folder: Path) -> None:
 
 
 def read_json(path: Path, script: str, output: OutputDirectory) -> Any:
-    """Read an artifact.
+    """Read an artifact. Its objects are dicts that raise a UserError, not a KeyError, for a key that they lack.
 
     Raises:
         UserError: if it is missing or broken; the sentence names the command that writes it.
     """
+
+    class Record(dict):
+        def __missing__(self, key: str) -> None:
+            again = f"run again, with the flags that it had: {rerun_command(script, output)}"
+            raise UserError(f"{path} has no {key!r}, so another version of {script} wrote it; {again}")
+
     with _reading(path, script, output):
-        return _parse(path.read_bytes())
+        # `int` has a ValueError for NaN and Infinity, which Python would accept
+        return json.loads(path.read_bytes(), parse_constant=int, object_hook=Record)
 
 
 def read_jsonl(path: Path, script: str, output: OutputDirectory, allow_truncated_last_line: bool = False) -> list[Any]:
     """Read an artifact of one JSON value per line; raises as `read_json` does."""
     with _reading(path, script, output):
         *lines, last = path.read_bytes().split(b"\n")  # in a complete file, nothing follows the last newline
-        return [_parse(line) for line in (lines if allow_truncated_last_line else [*lines, last]) if line.strip()]
+        lines = lines if allow_truncated_last_line else [*lines, last]
+        return [json.loads(line, parse_constant=int) for line in lines if line.strip()]
 
 
 @contextlib.contextmanager
@@ -140,10 +153,6 @@ def _reading(path: Path, script: str, output: OutputDirectory) -> Iterator[None]
         raise UserError(f"{path} is missing; write it with: {rerun_command(script, output)}") from None
     except (ValueError, RecursionError):
         raise UserError(f"{path} is not complete JSON; write it again with: {rerun_command(script, output)}") from None
-
-
-def _parse(data: bytes) -> Any:
-    return json.loads(data, parse_constant=int)  # a ValueError for NaN and Infinity, which Python would accept
 
 
 def sha256_of(path: Path) -> str:
@@ -177,7 +186,7 @@ def load_verified_manifest(script: str, output: OutputDirectory, inputs: bool = 
                 file = output.root / name
                 if not file.is_file() or sha256_of(file) != sha256:
                     raise UserError(f"{file} {complaint}; {again}")
-    except (KeyError, TypeError, AttributeError):
+    except (TypeError, AttributeError):
         raise UserError(f"{path} was not written by this version of {script}; {again}") from None
     return manifest
 

@@ -134,6 +134,8 @@ def _user_message_for(error: Exception) -> str | None:
         )
     if type(error).__name__ in ("TemplateError", "TemplateSyntaxError"):  # of jinja2, which few scripts import
         return f"the model's chat template does not take these messages ({text}); mend it, or choose another model"
+    if "index out of range in self" in text:  # an embedding was looked up that is not there
+        return "the tokenizer has tokens that its model does not know; get both from one source"
     full_disk = ("No space left", "File too large", "quota exceeded", "failed writing", "unexpected pos")
     if not isinstance(error, OSError) and any(words in text for words in full_disk):
         error = OSError(errno.ENOSPC, "")

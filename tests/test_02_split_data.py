@@ -42,6 +42,7 @@ def test_texts_that_are_all_alike_are_not_called_the_same(quick_step_1, write_da
     rows = [sample(f"次のツイートの感情を絵文字一つで答えてください。{text}", "😀") for text in texts]
     assert prepare(write_data(rows), tmp_path / "out") == 0 == split(tmp_path / "out")
     said = capsys.readouterr().out
+    assert load(tmp_path / "out/01_data/report.json")["expected_validation"] == 0  # it counted samples, not clusters
     assert "No label has two samples without near duplicates, so" in said and "what all texts share" in said
 
 

@@ -7,9 +7,9 @@ import sys
 from types import SimpleNamespace
 
 import pytest
-from conftest import SYSTEM, load, run_script
+from conftest import SYSTEM, load, run_script, script
 
-from emojitune.artifacts import write_json
+from emojitune.artifacts import system_flag, write_json
 
 SCRIPT = "06_test_finetuned_single.py"
 LABELS = ["😀", "😭", "😤"]
@@ -91,6 +91,10 @@ def test_the_data_may_be_gone_but_no_base_model_may_stand_for_the_fine_tuned_one
     write_json(path, run)
     status, _, err = chat("あ\n", output=trained)
     assert status == 2 and "the base model's own weights" in err
+
+
+def test_a_prompt_like_a_flag_is_taken_from_the_command_in_the_advice():
+    assert script(SCRIPT).parse_arguments(system_flag("-分類して")).system == "-分類して"
 
 
 def test_a_closed_standard_input_has_no_lines(stages, monkeypatch, capsys):

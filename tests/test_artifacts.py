@@ -64,6 +64,15 @@ def test_what_is_not_json_is_refused_with_the_command_that_writes_it(text, tmp_p
         artifacts.read_json(path, TRAIN, OutputDirectory(tmp_path))
 
 
+def test_what_another_version_did_not_write_is_named(tmp_path):
+    path = tmp_path / "run.json"
+    path.write_text('{"settings": {"seed": 42}}')
+    settings = artifacts.read_json(path, TRAIN, OutputDirectory(tmp_path))["settings"]
+    assert settings == {"seed": 42}
+    with pytest.raises(UserError, match=r"run\.json has no 'epochs', .*uv run 03_train_model\.py"):
+        settings["epochs"]
+
+
 def test_the_same_result_again_makes_nothing_stale(stages, tmp_path):
     """The manifests used to hold file times, and their hashes went into the next step's."""
     output = copy_of(stages["done"], tmp_path)

@@ -6,7 +6,9 @@ import subprocess
 import sys
 
 import pytest
+import torch
 from conftest import ROOT
+from torch.nn import functional
 
 from emojitune.artifacts import UserError
 from emojitune.cli import bounded, run_main
@@ -69,6 +71,12 @@ def test_an_error_the_user_can_fix_is_a_sentence_and_a_bug_is_not_hidden(capsys,
     assert "Traceback" in said and "--batch-size" in said
     with pytest.raises(ValueError, match="bug"):
         ends_with(ValueError("bug"))
+
+
+def test_a_token_that_the_model_has_no_embedding_for(capsys):
+    """As when a tokenizer of another model lies in the folder."""
+    assert run_main(lambda _: functional.embedding(torch.tensor([2]), torch.zeros(2, 2))) == 2
+    assert "get both from one source" in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("buffered", ["0", "1"])

@@ -7,10 +7,10 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 from emojitune.data.samples import Sample, count_labels, sanitize
-from emojitune.data.splitting import NearDuplicate, held_out_count
+from emojitune.data.splitting import NearDuplicate, split
 from emojitune.stats import ci_half_width
 
-VALIDATION_FRACTION = 0.2  # the default of step 2
+VALIDATION_FRACTION, SEED = 0.2, 42  # the defaults of step 2
 SHOWN_PAIRS = 20
 _JAPANESE = re.compile(r"[\u3000-\u30ff\u31f0-\u31ff\u3400-\u9fff\uf900-\ufaff\uff00-\uffef々〆〤]")
 
@@ -36,8 +36,8 @@ class DatasetReport:
 def summarize_dataset(samples: Sequence[Sample], token_lengths: Sequence[int]) -> DatasetReport:
     """The report on samples (at least one) and the length in tokens of each."""
     per_label = count_labels(sample.label for sample in samples)
-    rarest = min(per_label.values())
-    validation = sum(held_out_count(count, VALIDATION_FRACTION) for count in per_label.values())
+    validation = split(samples, VALIDATION_FRACTION, SEED)[1]
+    held_out = Counter(sample.label for sample in validation)
     texts = [text for sample in samples for text in sample.texts]
     characters = "".join("".join(texts).split())
     return DatasetReport(
@@ -45,14 +45,14 @@ def summarize_dataset(samples: Sequence[Sample], token_lengths: Sequence[int]) -
         turns=len(texts),
         turns_without_loss=len(texts) - sum(len(sample.labels) for sample in samples),
         samples_per_label=per_label,
-        imbalance_ratio=rarest / max(per_label.values()),
+        imbalance_ratio=min(per_label.values()) / max(per_label.values()),
         conversations_by_turns=dict(sorted(Counter(sample.turns for sample in samples).items())),
         text_characters=_summary([len(text) for text in texts]),
         conversation_tokens=_summary(token_lengths),
         japanese_ratio=len(_JAPANESE.findall(characters)) / max(1, len(characters)),
-        expected_validation=validation,
-        ci_half_width=ci_half_width(validation),
-        ci_half_width_rarest_label=ci_half_width(held_out_count(rarest, VALIDATION_FRACTION)),
+        expected_validation=len(validation),
+        ci_half_width=ci_half_width(len(validation)),
+        ci_half_width_rarest_label=ci_half_width(held_out[min(per_label, key=per_label.get)]),
     )
 
 

@@ -79,11 +79,6 @@ def clusters_of(samples: Sequence[Sample]) -> list[list[int]]:
     return list(clusters.values())
 
 
-def held_out_count(available: int, fraction: float) -> int:
-    """How many of a label's samples, or clusters of them, are held out: one at least, where there are two."""
-    return min(max(1, round(available * fraction)), available - 1)
-
-
 def split(samples: Sequence[Sample], validation_fraction: float, seed: int) -> tuple[list[Sample], list[Sample]]:
     """Samples to learn from and samples to measure with, each in the order given.
 
@@ -98,7 +93,7 @@ def split(samples: Sequence[Sample], validation_fraction: float, seed: int) -> t
             strata[samples[cluster[0]].label].append(cluster)
     held_out: set[int] = set()
     for clusters in strata.values():
-        count = held_out_count(len(clusters), validation_fraction)
+        count = min(max(1, round(len(clusters) * validation_fraction)), len(clusters) - 1)
         if count == 0:
             continue
         # One large cluster would be the whole validation split of its label.

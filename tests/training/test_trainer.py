@@ -112,6 +112,25 @@ def test_a_batch_holds_each_common_prefix_once_and_ends_where_the_last_label_is_
     assert (ends.tolist(), example.tolist()) == ([False, True, True], [0, 0, 1])
 
 
+def test_no_gradient_of_a_logit_is_a_denormal_number_which_would_slow_a_cpu_down(tiny_model, tiny_tokenizer, tmp_path):
+    trainer = make_trainer(SharedPrefixSFTTrainer, tiny_model, tiny_tokenizer, tmp_path)
+    gradients = []
+
+    def sure_model(**inputs):
+        output = trainer.model(**inputs)
+        torch.manual_seed(1)
+        output.logits = output.logits + 30 * torch.randn_like(output.logits)
+        probabilities = output.logits.softmax(-1)
+        assert probabilities[probabilities > 0].min() < 1e-38
+        output.logits.register_hook(gradients.append)
+        return output
+
+    batch = {"input_ids": torch.tensor([[2, 5, 6, 1]]), "labels": torch.tensor([[-100, -100, 6, 1]])}
+    trainer._token_losses(sure_model, batch)[0].sum().backward()
+    sizes = gradients[0].abs()
+    assert sizes.max() > 0.1 and sizes[sizes > 0].min() > 1e-38
+
+
 @torch.no_grad()
 def test_the_answer_loss_is_that_of_whole_answers_however_many_tokens_they_have(tiny_model, tiny_tokenizer, tmp_path):
     """The mean of their tokens used to be compared with guessing a label."""
