@@ -84,7 +84,7 @@ def collect(output: OutputDirectory, quick: OutputDirectory) -> dict[str, Any]:
     cpu = re.search(r"model name\s*: (.*)", Path("/proc/cpuinfo").read_text(encoding="utf-8"))
     return {
         "date": date.today().isoformat(),
-        "machine": cpu[1] if cpu else "unknown CPU",
+        "machine": cpu[1].replace("(R)", "").removesuffix(" Processor") if cpu else "unknown CPU",
         "versions": run["versions"],
         "settings": run["settings"],
         "training_minutes": round(run["seconds"] / 60, 1),

@@ -17,6 +17,7 @@ from emojitune.model.loading import (
     load_model,
     load_tokenizer,
     quiet_transformers,
+    release_memory,
     select_device,
     select_dtype,
     stop_token_ids,
@@ -135,5 +136,6 @@ def _finetuned_weights(run: dict[str, Any]) -> list[str]:
 
 def _load(name: str, folder: Path, weights: list[str], device: str) -> ChatModel:
     where = select_device(device)
-    model = load_model(folder, where, select_dtype(where))
-    return ChatModel(name, model, load_tokenizer(folder), weights[0])
+    model, tokenizer = load_model(folder, where, select_dtype(where)), load_tokenizer(folder)
+    release_memory()
+    return ChatModel(name, model, tokenizer, weights[0])
