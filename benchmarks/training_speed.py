@@ -5,7 +5,8 @@
 Needs step 2; writes docs/speed.json, to which a second run with other --peers adds. Each peer is a process of its own;
 they get each batch in turn, in an order that alternates, and the first batch warms up and does not count. A step is
 forward, backward, clipping and AdamW, LoRA r=16 on the MLPs, batches of 8, fp32 on the CPU. Losses must agree:
-a fast step that computes something else is no peer.
+a fast step that computes something else is no peer. Late in a run a step may take longer than at first, with the same
+shapes: `--model outputs/03_model --peers ours "transformers.Trainer, flattened"` shows it, and writes nothing.
 """
 
 import argparse
@@ -110,9 +111,10 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=bounded(int, 2, 1000), default=10)
     parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--model", default=EMBEDDED, help="a fine-tuned one: steps late in a run")
     parser.add_argument("--output-dir", type=output_directory, default=OutputDirectory(Path("outputs")))
     args = parser.parse_args()
-    base = find_base_model(EMBEDDED)
+    base, recorded = find_base_model(args.model), args.model == EMBEDDED
     batches = training_batches(args.output_dir, args.steps + 1)
     model = load_model(base.folder, torch.device("cpu"), torch.float32)
     output_layer = model.get_output_embeddings().weight.numel()
@@ -124,7 +126,7 @@ def main() -> None:
         for name in list(peers) if number % 2 else reversed(peers):
             peers[name].step(batch)
     ours = peers["ours"]
-    found = json.loads(SPEED.read_text(encoding="utf-8")) if SPEED.exists() else {"peers": {}}
+    found = json.loads(SPEED.read_text(encoding="utf-8")) if SPEED.exists() and recorded else {"peers": {}}
     for name, peer in peers.items():
         peer.process.stdin.close()
         ratios = sorted(a / b for a, b in zip(peer.seconds[1:], ours.seconds[1:], strict=True))
@@ -139,7 +141,8 @@ def main() -> None:
     ]
     found |= {"date": date.today().isoformat(), "machine": cpu_name(), "threads": torch.get_num_threads()}
     found |= {"steps": args.steps, "gflops": peak, "share_of_gflops": statistics.median(shares)}
-    write_json(SPEED, found)
+    if recorded:
+        write_json(SPEED, found)
     print(json.dumps(found, indent=2))
 
 
