@@ -42,7 +42,8 @@ WORDS = {
         "share": "{steps} steps of 8 samples; ours takes {seconds:.1f} s, {share:.0%} of the {gflops:.0f} GFLOP/s of "
         "matrix products here. {date}, {machine}, {versions} unless the row names another version.",
         "cost": "Once everything is installed and unpacked, `--quick` takes {quick:.1f} minutes on 2 cores of an "
-        "{machine}; the full run takes {whole:.0f} minutes and {memory} GB of memory. On Linux, where PyTorch brings "
+        "{machine}; the full run takes {whole:.0f} minutes, its training {memory} GB of memory and its evaluation a "
+        "little more. On Linux, where PyTorch brings "
         "CUDA, the packages and the model fill {disk} GB of disk; on macOS and Windows it is much less. Each output "
         "folder takes 1.1 GB more.",
         "note": "{replies:,} validation replies ({base} for the base model), 95 % intervals in brackets; chance is "
@@ -64,7 +65,7 @@ WORDS = {
         "このマシンの行列積の速さ {gflops:.0f} GFLOP/s の {share:.0%} に当たります。{date}、{machine}、{versions}"
         "(表に別の版の記載がある行を除く)。",
         "cost": "2 コアの {machine} で、`--quick` なら {quick:.1f} 分、全データなら {whole:.0f} 分かかり、"
-        "メモリは {memory} GB 使います(インストールと、初回だけのモデルの展開を除く)。"
+        "メモリは学習で {memory} GB、評価ではもう少し多く使います(インストールと、初回だけのモデルの展開を除く)。"
         "Linux では PyTorch に CUDA が付いてくるため、パッケージとモデルで {disk} GB のディスクを使います。"
         "macOS と Windows ではずっと少なく済みます。出力フォルダはそれぞれ、さらに 1.1 GB 使います。",
         "note": "検証データの返答 {replies:,} 件(元のモデルは {base} 件)。括弧内は 95 % 区間。"
