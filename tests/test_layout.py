@@ -32,7 +32,7 @@ def test_imports_go_one_way(path):
 @pytest.mark.parametrize("path", [*PACKAGE, *map(ROOT.joinpath, SCRIPTS)], ids=lambda path: path.name)
 def test_functions_and_files_are_short(path):
     text = path.read_text(encoding="utf-8")
-    assert text.count("\n") <= 3797
+    assert text.count("\n") <= 300
     for node in ast.walk(ast.parse(text)):
         if isinstance(node, ast.FunctionDef) and node.name != "parse_arguments":
             length = node.end_lineno - node.lineno + 1

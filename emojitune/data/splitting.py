@@ -93,7 +93,7 @@ def split(samples: Sequence[Sample], validation_fraction: float, seed: int) -> t
             strata[samples[cluster[0]].label].append(cluster)
     held_out: set[int] = set()
     for clusters in strata.values():
-        count = min(max(1, round(len(clusters) * validation_fraction)), len(clusters) - 1)
+        count = min(max(1, round(len(clusters) * validation_fraction)), len(clusters) - 1)  # 1 at least, if there are 2
         if count == 0:
             continue
         # One large cluster would be the whole validation split of its label.
