@@ -80,7 +80,7 @@ def main(argv: Sequence[str] | None = None) -> int:
         samples = load_samples(read_jsonl(output.dataset, "01_prepare_data.py", output))
         source = report["data"]["name"]
         if Path(source).is_file() and sha256_of(Path(source)) != report["data"]["sha256"]:
-            again = rerun_command("01_prepare_data.py", output, "--data", source)
+            again = rerun_command("01_prepare_data.py", output, "--data", Path(source).as_posix())
             print(f"Note: {source} has changed since step 1; to use it as it is now, with your other flags: {again}")
 
         # ---- split -------------------------------------------------------------------------------------------------
@@ -115,8 +115,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"{train_counts.get(label, 0):8,}   {validation_counts.get(label, 0):10,}   {label}")
     print(f"{len(train):8,}   {len(validation):10,}   all")
     if not validation:
-        print("No label has two samples without near duplicates, so nothing could be held out; add samples, or take")
-        print("out what all texts share, and repeat step 1")
+        print("No label has two samples without near duplicates, so nothing could be held out; add samples, raise")
+        print("step 1's --per-label or --max-samples, or take out what all texts share, and repeat step 1")
     if across:
         numbers = ", ".join(str(validation[index].number) for index in across[:20])
         print(f"Validation samples with near duplicates in the training split: {len(across)} (the first: {numbers})")

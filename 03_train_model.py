@@ -127,6 +127,8 @@ def parse_arguments(argv: Sequence[str] | None) -> argparse.Namespace:
             parser.error(f"--{flag} cannot go with --resume, which continues with the settings of the interrupted run")
     if args.report_to != "none" and not find_spec(args.report_to):
         parser.error(f"--report-to {args.report_to} needs its package; install it: uv pip install {args.report_to}")
+    # the trainer reads it when it is made
+    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(args.output_dir.training / "tensorboard"))
     args.learning_rate = args.learning_rate or LEARNING_RATES[args.method]
     return args
 
@@ -241,15 +243,17 @@ def start_run(
     from emojitune.training import checkpoints
     from emojitune.training.callbacks import add_callbacks
 
+    if base.folder.resolve() == args.output_dir.model.resolve():
+        raise UserError(f"{base.folder} is where this run would write its own model; choose another --output-dir")
     checkpoint = checkpoints.last_complete_checkpoint(args.output_dir) if args.resume else None
     after = f", resuming after step {checkpoints.step_of(checkpoint)}" if checkpoint else ""
     print0(f"Training on {len(trainer.train_dataset)} samples, measuring on {len(trainer.eval_dataset)}{after}")
     if trainer.is_world_process_zero():
         settings = {name: value for name, value in vars(args).items() if name not in RUN_ONLY}
         base_model = {"name": base.name, "weights": base.weights}
-        started = {"inputs": inputs, "settings": settings, "base_model": base_model}
+        processes = trainer.accelerator.num_processes
+        started = {"inputs": inputs, "settings": settings, "base_model": base_model, "processes": processes}
         checkpoints.prepare_run_folder(args.output_dir, checkpoint, started)
-    os.environ.setdefault("TENSORBOARD_LOGGING_DIR", str(args.output_dir.training / "tensorboard"))
     release_memory()
     stop = add_callbacks(trainer, args.output_dir.loss_history, args.early_stopping_patience)
     return str(checkpoint) if checkpoint else None, stop
@@ -269,6 +273,7 @@ def save_results(
     from emojitune.training.run_record import finished_epochs, run_record, save_model, summary
 
     output: OutputDirectory = args.output_dir
+    trainer.accelerator.end_training()  # without this, gloo's threads sometimes crash the process at exit
     resume, plot = rerun_command(SCRIPT, output, "--resume"), rerun_command("04_plot_loss.py", output)
     if not finished_epochs(trainer.state):
         if stop.diverged:
@@ -288,7 +293,6 @@ def save_results(
             shutil.rmtree(output.checkpoints, ignore_errors=True)
         print(summary(record, output))
         print(f"Continue with: {resume}" if stop.signal else f"Next: {plot}")
-    trainer.accelerator.end_training()  # without this, gloo's threads sometimes crash the process at exit
 
 
 if __name__ == "__main__":

@@ -119,10 +119,12 @@ def read_run(output: OutputDirectory) -> Run:
     labels = {label for sample in train for label in sample.labels}
     counts = {"training samples": len(train), "validation samples": len(validation), "labels": len(labels)}
     started = record or read_json(output.settings, TRAIN, output)
+    again = rerun_command(TRAIN, output)
+    if started["inputs"] != hash_files(output, [output.train, output.validation]):
+        raise UserError(f"{output.loss_history} is of a run on another split than {output.train}; train again: {again}")
     try:
         return Run(output, load_curve(rows), record, started["settings"] | counts)
     except (KeyError, TypeError):
-        again = rerun_command(TRAIN, output)
         raise UserError(f"{output.loss_history} is not of this version of {TRAIN}; run again: {again}") from None
 
 
@@ -153,7 +155,7 @@ def outcome(run: Run) -> dict[str, str]:
         "validation loss": number(best and best.validation),
         "exact accuracy": f"{best.accuracy:.1%}" if best else "-",
         "minutes": f"{run.record['seconds'] / 60:.1f}" if run.record.get("seconds") else "-",
-        "ended": run.record.get("ended", "not yet"),
+        "ended": run.record.get("ended", "diverged" if run.curve.diverged else "not yet"),
     }
 
 

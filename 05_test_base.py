@@ -180,11 +180,11 @@ def try_system_prompts(
     from emojitune.inference.prompts import build_messages
 
     trained = [p for p in predictions if (p.turn, p.system) == (1, system)]
-    if not trained:
-        return []
     prompts = {"training": system}
     prompts |= {"none": None} if system else {}
     prompts |= {"reworded": REWORDED_SYSTEM_PROMPT} if are_emojis(labels) else {}
+    if not trained or len(prompts) == 1:
+        return []
     results = []
     with tqdm(total=(len(prompts) - 1) * len(trained), desc="other system prompts", unit="reply") as bar:
         for name, prompt in prompts.items():

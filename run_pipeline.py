@@ -112,6 +112,10 @@ def run_step(output: OutputDirectory, script: str, flags: list[str], text: str |
                 step.terminate()
             step.wait()
             raise
+    if step.returncode < 0:
+        print(
+            f"error: {script} was killed by signal {-step.returncode}; 9 often means too little memory", file=sys.stderr
+        )
     return 128 - step.returncode if step.returncode < 0 else step.returncode
 
 

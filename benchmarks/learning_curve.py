@@ -12,12 +12,14 @@ import argparse
 import shlex
 import subprocess
 import sys
+from collections.abc import Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 sys.path.insert(0, str(Path(__file__).parent.parent))
 
-from plotting import draw_learning_curve
+import matplotlib.pyplot as plt
 
 from emojitune.artifacts import (
     OutputDirectory,
@@ -33,6 +35,7 @@ from emojitune.cli import bounded, output_directory
 from emojitune.data.samples import balance, load_samples
 from emojitune.evaluation.baselines import ngram_choices
 from emojitune.evaluation.predictions import build_examples
+from emojitune.reporting.figures import BLUE, ORANGE, save
 from emojitune.stats import rate_of, rate_of_count
 
 ROOT = Path(__file__).parent.parent
@@ -42,16 +45,31 @@ def prepare(source: OutputDirectory, target: OutputDirectory, per_label: int) ->
     """Steps 1 and 2 of `target`: the training split of `source` cut down, its validation split as it is."""
     record = load_verified_manifest("02_split_data.py", source)
     train = [sample for sample in load_samples(read_jsonl(source.train, "", source)) if sample.turns == 1]
-    rows = [sample.as_json() for sample in balance(train, per_label)]
-    write_split(target, record, rows, read_jsonl(source.validation, "", source))
-
-
-def write_split(target: OutputDirectory, record: dict, train: list[dict], validation: list[dict]) -> None:
-    """What step 3 reads of step 2, from rows chosen here; the rest of the record as in the split they come from."""
-    write_jsonl(target.train, train)
-    write_jsonl(target.validation, validation)
+    write_jsonl(target.train, [sample.as_json() for sample in balance(train, per_label)])
+    write_jsonl(target.validation, read_jsonl(source.validation, "", source))
     outputs = hash_files(target, [target.train, target.validation])
     write_json(target.split, {**record, "inputs": {}, "outputs": outputs})
+
+
+def draw_learning_curve(points: Sequence[Mapping[str, Any]], epochs: int, replies: int, path: Path) -> None:
+    """Exact accuracy against samples per label, for Gemma and for the n-gram model, with 95 % intervals.
+
+    Each point has `samples_per_label` and the Rates `gemma` and `ngram`.
+    """
+    figure, axes = plt.subplots(figsize=(7, 4.2))
+    sizes = [point["samples_per_label"] for point in points]
+    for name, label, color in (("gemma", "fine-tuned Gemma", ORANGE), ("ngram", "character n-gram model", BLUE)):
+        rates = [point[name] for point in points]
+        low, high = [100 * rate.low for rate in rates], [100 * rate.high for rate in rates]
+        axes.fill_between(sizes, low, high, color=color, alpha=0.15, linewidth=0)
+        axes.plot(sizes, [100 * rate.rate for rate in rates], color=color, marker="o", label=label)
+    axes.set_xscale("log", base=2)
+    axes.set_xticks(sizes, [str(size) for size in sizes])
+    axes.minorticks_off()
+    axes.set(ylim=(0, 100), xlabel="training samples per label", ylabel="exact accuracy, %")
+    axes.set_title(f"Would more data help? {replies} validation replies, after {epochs} epochs")
+    axes.legend(loc="upper left")
+    save(figure, path)
 
 
 def main() -> None:
@@ -65,7 +83,8 @@ def main() -> None:
     points = []
     for per_label in map(int, args.sizes.split(",")):
         target = OutputDirectory(curve / str(per_label))
-        if not target.run.exists():
+        done = target.run.exists() and read_json(target.run, "03_train_model.py", target)
+        if not done or (len(done["epochs"]), done["ended"]) != (args.epochs, "finished"):
             prepare(source, target, per_label)
             command = shlex.split(rerun_command("03_train_model.py", target, "--epochs", str(args.epochs)))
             subprocess.run(command, cwd=ROOT, check=True)

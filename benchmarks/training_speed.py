@@ -110,7 +110,7 @@ def cpu_name() -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("--steps", type=bounded(int, 2, 1000), default=10)
-    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS))
+    parser.add_argument("--peers", nargs="*", choices=PEERS, default=list(PEERS), help="beside ours (default: all)")
     parser.add_argument("--model", default=EMBEDDED, help="a fine-tuned one: steps late in a run")
     parser.add_argument("--output-dir", type=output_directory, default=OutputDirectory(Path("outputs")))
     args = parser.parse_args()
@@ -121,7 +121,8 @@ def main() -> None:
     layers = model.num_parameters() - output_layer
     del model
     peak = matmul_speed()
-    peers = {name: Peer(*PEERS[name], base.folder) for name in tqdm(args.peers, desc="starting", unit="peer")}
+    names = dict.fromkeys(["ours", *args.peers])
+    peers = {name: Peer(*PEERS[name], base.folder) for name in tqdm(names, desc="starting", unit="peer")}
     for number, batch in enumerate(tqdm(batches, desc="steps")):
         for name in list(peers) if number % 2 else reversed(peers):
             peers[name].step(batch)

@@ -5,7 +5,7 @@
 Needs step 2. The training split is split again, stratified, with seed 1; each setting trains on one part and is scored
 on the other: exact accuracy by epoch, and of the best epoch (lowest answer loss) the calibration error. A setting is a
 name and what it changes: learning_rate, epochs, batch_size, r, lora_alpha, lora_dropout, neftune_noise_alpha,
-weight_decay, later_turns (0 or 1), label_smoothing_factor.
+weight_decay, later_turns (0 or 1), seed.
 """
 
 import argparse

@@ -64,8 +64,8 @@ WORDS = {
         "share": "8 サンプルのステップを {steps} 回計測。emojitune は 1 ステップ {seconds:.1f} 秒で、"
         "このマシンの行列積の速さ {gflops:.0f} GFLOP/s の {share:.0%} に当たります。{date}、{machine}、{versions}"
         "(表に別の版の記載がある行を除く)。",
-        "cost": "2 コアの {machine} で、`--quick` なら {quick:.1f} 分、全データなら {whole:.0f} 分かかり、"
-        "メモリは学習で {memory} GB、評価ではもう少し多く使います(インストールと、初回だけのモデルの展開を除く)。"
+        "cost": "インストールと初回のモデルの展開が済んでいれば、2 コアの {machine} で、`--quick` なら {quick:.1f} 分、"
+        "全データなら {whole:.0f} 分かかり、メモリは学習で {memory} GB、評価ではもう少し多く使います。"
         "Linux では PyTorch に CUDA が付いてくるため、パッケージとモデルで {disk} GB のディスクを使います。"
         "macOS と Windows ではずっと少なく済みます。出力フォルダはそれぞれ、さらに 1.1 GB 使います。",
         "note": "検証データの返答 {replies:,} 件(元のモデルは {base} 件)。括弧内は 95 % 区間。"
@@ -182,9 +182,9 @@ def cost(results: dict[str, Any], language: str) -> str:
 def speed_table(results: dict[str, Any], language: str) -> str:
     """Our training step beside its peers'."""
     speed, words = results["speed"], WORDS[language]
-    _, *peers = sorted(speed["peers"].items(), key=lambda item: item[1]["times_ours"][0])  # the first is ours
+    peers = sorted(speed["peers"].items(), key=lambda item: item[1]["times_ours"][0])
     rows = [("", words["speed"]), ("---", "---")]
-    rows += [(name, "{:.2f} ({:.2f}–{:.2f})".format(*peer["times_ours"])) for name, peer in peers]
+    rows += [(name, "{:.2f} ({:.2f}–{:.2f})".format(*peer["times_ours"])) for name, peer in peers if name != "ours"]
     note = words["share"].format(
         share=speed["share_of_gflops"],
         seconds=speed["peers"]["ours"]["seconds"],

@@ -51,7 +51,7 @@ class OutputDirectory:
 
 def rerun_command(script: str, output: OutputDirectory, *flags: str) -> str:
     """The command that runs `script` in this output directory, quoted so that it works when pasted."""
-    where = [] if output.root == Path("outputs") else ["--output-dir", str(output.root)]
+    where = [] if output.root == Path("outputs") else ["--output-dir", output.root.as_posix()]
     return shlex.join(["uv", "run", script, *flags, *where])
 
 

@@ -141,10 +141,12 @@ def _user_message_for(error: Exception) -> str | None:
         error = OSError(errno.ENOSPC, "")
     if not isinstance(error, OSError):
         return None
-    where = f" ({error.filename})" if error.filename else ""
+    where = f" ({error.filename2 or error.filename})" if error.filename else ""  # a rename has two names
     match error.errno:
         case errno.ENOSPC | errno.EDQUOT | errno.EFBIG:
-            return f"the disk is full{where}; make room or choose another --output-dir, then run the same command again"
+            return (
+                f"the disk is full{where}; make room, then run the same command again (step 3 after an epoch: --resume)"
+            )
         case errno.EACCES | errno.EPERM | errno.EROFS:
             return f"no permission to read or write{where}; change it or choose another --output-dir"
         case errno.ENOTDIR | errno.EEXIST | errno.EISDIR:

@@ -1,5 +1,6 @@
 """Step 4 on runs that are finished, go on, or are compared. The histories are made up: nothing is trained."""
 
+import re
 import webbrowser
 
 import pytest
@@ -62,6 +63,9 @@ def test_several_runs_are_compared_in_one_picture_and_a_table_of_what_differs(ou
     slow = make_run(tmp_path / "slow", history([3.0, 2.8], [2.9, 2.7]), learning_rate=5e-5, samples=SMALL_DATA[:15])
     write_json(slow.run, load(slow.run) | {"seconds": None})  # it was resumed
     going = make_run(tmp_path / "going", history([2.9], []), finished=False, validation=SMALL_DATA)
+    diverged = make_run(tmp_path / "diverged", history([99.0], []), finished=False)
+    assert run_script(PLOT, output.root, diverged.root) == 0
+    assert re.search(r"ended +finished +diverged", capsys.readouterr().out)
     assert run_script(PLOT, output.root, slow.root, going.root) == 0
     shown = capsys.readouterr().out
     assert "different validation samples" in shown
@@ -85,3 +89,11 @@ def test_a_foreign_history_is_one_sentence(output, capsys):
     output.run.unlink()
     write_jsonl(output.loss_history, [{"epoch": 1.0, "training_loss": 2.0, "training_label_loss": 1.0}])
     assert run_script(PLOT, output.root) == 2 and "not of this version" in capsys.readouterr().err
+
+
+def test_an_unfinished_run_is_not_described_by_the_counts_of_another_split(tmp_path, capsys):
+    going = make_run(tmp_path, OVERFITTING, finished=False)
+    started = load(going.settings)
+    make_run(tmp_path, OVERFITTING, finished=False, samples=SMALL_DATA[:15])
+    write_json(going.settings, started)
+    assert run_script(PLOT, tmp_path) == 2 and "is of a run on another split" in capsys.readouterr().err

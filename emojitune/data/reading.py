@@ -8,6 +8,7 @@ import re
 import zlib
 from collections.abc import Sequence
 from functools import partial
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -132,6 +133,10 @@ def _parse_json(path: Path, text: str) -> list[Any]:
         raise UserError(f"{path} is not JSON that can be read: {sanitize(str(error), 100)}") from None
     if not isinstance(value, dict):
         return value if isinstance(value, list) else []
+    columns = [list(item.values()) if isinstance(item, dict) else item for item in value.values()]
+    columns = [cells for cells in columns if isinstance(cells, list) and cells and not isinstance(cells[0], dict)]
+    if len(columns) == len(value) > 1 and len(set(map(len, columns))) == 1:
+        return [dict(zip(value, cells, strict=True)) for cells in zip(*columns, strict=True)]  # as pandas writes it
     lists = [key for key, item in value.items() if isinstance(item, list)]
     is_wrapper = len(lists) == 1 and lists[0].casefold() not in ("messages", "conversations")
     return value[lists[0]] if is_wrapper else [value]
@@ -169,8 +174,8 @@ def _parse_table(path: Path, text: str) -> list[Any]:
                 header = [name.strip().casefold() for name in cells]
                 if twice := {name for name in header if name and header.count(name) > 1}:
                     raise UserError(f"{path} has two columns named {', '.join(sorted(twice))}; rename one of them")
-            elif len(cells) == len(header):
-                rows.append(dict(zip(header, cells, strict=True)))
+            elif len(cells) <= len(header):  # spreadsheets leave out empty cells at the end
+                rows.append(dict(zip_longest(header, cells, fillvalue="")))
             else:
                 what = f"line {line} has {len(cells)} columns, the header {len(header)}; quote a text with "
                 rows.append(Problem(0, f"{what}{delimiter!r} in it", delimiter.join(cells)))
@@ -206,7 +211,8 @@ def _as_conversations(
     if not (shape or (text and label and text != label)) or (system_column and not system):
         listed = sanitize(", ".join(columns), 200)
         raise UserError(
-            f"{source} has the columns {listed}: choose among them with --text-column, --label-column, --system-column"
+            f"{source} has the columns {listed}: choose among them with --text-column, --label-column, "
+            "--system-column; in a CSV or TSV, the first line must name them"
         )
     if shape:
         used, convert = dict.fromkeys(shape, "the conversation"), _SHAPES[shape]
@@ -236,7 +242,9 @@ def _as_conversations(
 
 def _turn(row: dict[str, Any], text: str, label: str) -> list[Any]:
     answer = row.get(label)
-    answer = str(answer) if isinstance(answer, int) else answer  # classes are often numbers
+    # Classes are often numbers, and floats where pandas found one missing.
+    answer = int(answer) if isinstance(answer, float) and answer.is_integer() else answer
+    answer = str(answer) if isinstance(answer, int) else answer
     return [{"role": "user", "content": row.get(text)}, {"role": "assistant", "content": answer}]
 
 

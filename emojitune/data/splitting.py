@@ -70,9 +70,9 @@ def near_duplicate_samples(samples: Sequence[Sample]) -> Iterator[NearDuplicate]
 
 def clusters_of(samples: Sequence[Sample]) -> list[list[int]]:
     """Indices of `samples` in clusters: those linked by near duplicates (identical texts included) are together."""
-    edges = [(pair.first, pair.second) for pair in near_duplicate_samples(samples)]
-    first, second = np.array(edges, dtype=int).reshape(-1, 2).T
-    graph = coo_array((np.ones(len(edges)), (first, second)), shape=(len(samples), len(samples)))
+    pairs = ((pair.first, pair.second) for pair in near_duplicate_samples(samples))
+    first, second = np.fromiter(pairs, np.dtype((np.int32, 2))).T  # there may be millions
+    graph = coo_array((np.ones(len(first)), (first, second)), shape=(len(samples), len(samples)))
     clusters: dict[int, list[int]] = defaultdict(list)
     for index, component in enumerate(connected_components(graph, directed=False)[1].tolist()):
         clusters[component].append(index)

@@ -18,7 +18,7 @@ MAX_SLICES = 30  # a field with more values is a text or an id
 
 @dataclass(frozen=True)
 class UnseenEmoji:
-    """An emoji that no training sample has: how often it was answered, its group, how often that was right."""
+    """An emoji that is no label in training: how often it was answered, its group, how often that was right."""
 
     emoji: str
     count: int
@@ -38,7 +38,7 @@ class Scores:
     unseen_emoji_rate: Rate | None
     unseen_emojis: list[UnseenEmoji]  # most frequent first
     restricted_exact_accuracy: Rate
-    restricted_top3_accuracy: Rate
+    restricted_top3_accuracy: Rate | None  # None where there are no more than three labels
     restricted_group_accuracy: Rate | None
     restricted_macro_f1: float
     log_loss: float  # nats
@@ -131,7 +131,7 @@ def score(predictions: Sequence[Prediction], labels: Sequence[str]) -> Scores:
         unseen_emoji_rate=rate_of_count(unseen.total(), len(replies)) if emojis else None,
         unseen_emojis=[UnseenEmoji(e, n, emotion_group(e), right_group[e]) for e, n in unseen.most_common() if emojis],
         restricted_exact_accuracy=rate_of(right),
-        restricted_top3_accuracy=rate_of([p.label in p.ranked[:3] for p in predictions]),
+        restricted_top3_accuracy=rate_of([p.label in p.ranked[:3] for p in predictions]) if len(labels) > 3 else None,
         restricted_group_accuracy=rate_of(list(map(_same_group, choices, truth))) if emojis else None,
         restricted_macro_f1=macro_f1(truth, choices),
         log_loss=float(-np.log(np.maximum(of_label, PROBABILITY_FLOOR)).mean()),
@@ -145,11 +145,11 @@ def _same_group(answer: str, label: str) -> bool:
 
 
 def slice_scores(predictions: Sequence[Prediction], labels: Sequence[str]) -> list[SliceScore]:
-    """Accuracy by each field that has 2 to 30 different values: field by field, worst first."""
+    """Accuracy by each field of 2 to 30 values and two predictions a value: field by field, worst first."""
     slices = []
     for field in {name for prediction in predictions for name in prediction.fields}:
         values = sorted({prediction.fields[field] for prediction in predictions if field in prediction.fields})
-        for value in values if 2 <= len(values) <= MAX_SLICES else ():
+        for value in values if 2 <= len(values) <= min(MAX_SLICES, len(predictions) // 2) else ():
             part = score([p for p in predictions if p.fields.get(field) == value], labels)
             rates = part.exact_accuracy, part.restricted_exact_accuracy, part.group_accuracy
             slices.append(SliceScore(field, value, *rates))

@@ -43,7 +43,7 @@ def load_tokenizer(folder: Path) -> PreTrainedTokenizerBase:
     if end_of_turn_id(tokenizer) is not None:
         tokenizer.chat_template = TRAINING_TEMPLATE
     elif not tokenizer.chat_template:
-        raise UserError(f"the tokenizer in {folder} has no chat template; choose an instruction-tuned model")
+        raise UserError(f"the tokenizer in {folder} has no chat template; choose a Gemma model")
     return tokenizer
 
 

@@ -138,9 +138,9 @@ def runs_figure(curves: Mapping[str, LossCurve]) -> Figure:
     shown = []
     for index, (name, curve) in enumerate(curves.items()):
         color = f"C{index}"
-        training = _finite(curve.training)
+        training = _finite((epoch.number, epoch.training) for epoch in curve.epochs)  # not of one that has not ended
         validation = {epoch.number: epoch.validation for epoch in curve.epochs}
-        axes.plot(training.keys(), training.values(), color=color, linestyle="--", linewidth=1)
+        axes.plot(training.keys(), training.values(), color=color, linestyle="--", marker=".", linewidth=1)
         axes.plot(validation.keys(), validation.values(), color=color, label=name, **DOTS)
         if curve.best:
             axes.plot(curve.best.number, curve.best.validation, color=color, **STAR)
@@ -234,7 +234,7 @@ def conversations_figure(results: Mapping[str, "Evaluation"]) -> Figure:
     for axes, field in zip(panels, ("repeat_rate", "exact_accuracy"), strict=True):
         for index, (model, (source, what, style)) in enumerate(product(results, sources)):
             rates = {turn.turn: getattr(turn, field) for turn in results[model].conversations[source]}
-            rates = {turn: rate for turn, rate in rates.items() if rate is not None}
+            rates = {turn: rate for turn, rate in rates.items() if rate and rate.count}
             if rates:
                 turns = 0.04 * (index - 1.5) + np.array(list(rates))  # side by side: intervals overlap
                 name = f"{results[model].model}, {what}"
@@ -243,8 +243,8 @@ def conversations_figure(results: Mapping[str, "Evaluation"]) -> Figure:
         axes.set(xlabel="turn", ylim=(-3, 103))
         axes.xaxis.set_major_locator(MaxNLocator(integer=True, min_n_ticks=1))
         axes.grid(axis="y", color=LINES)
-    alone = {turn.turn: 100 * turn.alone.rate for turn in results["finetuned"].conversations["strung"]}
-    panels[1].plot(alone.keys(), alone.values(), ":", color=ORANGE, label="fine-tuned, the same tweets alone")
+    if alone := {turn.turn: 100 * turn.alone.rate for turn in results["finetuned"].conversations["strung"]}:
+        panels[1].plot(alone.keys(), alone.values(), ":", color=ORANGE, label="fine-tuned, the same tweets alone")
     panels[0].set_ylabel("%")
     series = panels[1].get_legend_handles_labels()
     figure.legend(*series, ncols=2, loc="upper center", bbox_to_anchor=(0.5, -0.02), fontsize=9)

@@ -24,7 +24,7 @@ from emojitune.evaluation.metrics import Evaluation
 from emojitune.evaluation.predictions import Prediction
 from emojitune.reporting import figures
 from emojitune.reporting.diagnosis import Diagnosis, LossCurve
-from emojitune.reporting.text import evaluation_findings, extremes
+from emojitune.reporting.text import METRICS, evaluation_findings, extremes
 from emojitune.stats import rate_of
 
 MAX_ROWS, MAX_REPLY = 20, 40  # mistakes and sample replies; characters of a reply: the base model rambles
@@ -69,6 +69,7 @@ def render_report(
         run=run,
         labels=labels,
         guessing=math.log(len(labels)),
+        metrics=METRICS,
         findings=evaluation_findings(results),
         extremes={field: extremes(rates) for field, rates in parts.items()},
         confused=[(*pair, count, sum(p.label == pair[0] for p in found)) for pair, count in confused if count > 1],

@@ -9,25 +9,25 @@ from emojitune.stats import Rate
 
 MIN_COUNT = 5  # the best and the worst parts are named among those with at least so many replies
 
-ROWS = {
-    "exact_accuracy": "exact accuracy",
-    "group_accuracy": "group accuracy",
-    "macro_f1": "macro-F1",
-    "format_rate": "format rate (exactly one emoji)",
-    "unseen_emoji_rate": "unseen-emoji rate",
-    "restricted_exact_accuracy": "restricted: exact accuracy",
-    "restricted_top3_accuracy": "restricted: top-3 accuracy",
-    "restricted_group_accuracy": "restricted: group accuracy",
-    "restricted_macro_f1": "restricted: macro-F1",
-    "log_loss": "restricted: log-loss",
-    "calibration_error": "restricted: calibration error",
-}
+METRICS = [  # field of Scores, name, meaning
+    ("exact_accuracy", "exact accuracy", "the reply is the label and nothing else"),
+    ("group_accuracy", "group accuracy", "the first emoji of the reply is of the label's emotion group"),
+    ("macro_f1", "macro-F1", "F1 of the replies, averaged over the labels: rare ones count as much; 1 is perfect"),
+    ("format_rate", "format rate", "the reply is exactly one emoji, whichever"),
+    ("unseen_emoji_rate", "unseen-emoji rate", "the reply starts with an emoji that is no training sample's label"),
+    ("restricted_exact_accuracy", "restricted: exact accuracy", "of the labels alone, the most probable is right"),
+    ("restricted_top3_accuracy", "restricted: top-3 accuracy", "the right label is among the three most probable"),
+    ("restricted_group_accuracy", "restricted: group accuracy", "the most probable label is of the right group"),
+    ("restricted_macro_f1", "restricted: macro-F1", "macro-F1 of the most probable labels"),
+    ("log_loss", "restricted: log-loss", "how surprised the model is by the right labels; 0 is perfect"),
+    ("calibration_error", "restricted: calibration error", "how far probabilities are from outcomes; 0 is perfect"),
+]
 
 
 def format_evaluation(results: Mapping[str, Evaluation]) -> str:
     """The scores of each model side by side, rates with their 95 % intervals."""
     rows = {"": [result.model for result in results.values()]}
-    for field, title in ROWS.items():
+    for field, title, _ in METRICS:
         values = [getattr(result.scores, field) for result in results.values()]
         if None not in values:
             rows[title] = [str(value) if isinstance(value, Rate) else f"{value:.3f}" for value in values]
@@ -50,9 +50,9 @@ def format_slices(results: Mapping[str, Evaluation]) -> list[str]:
 
 
 def extremes(rates: Sequence[tuple[str, Rate]]) -> tuple[list[tuple[str, Rate]], list[tuple[str, Rate]]]:
-    """The best three and the worst three, none of them twice."""
+    """The best three and the worst three, none of them twice; none at all where all are equal."""
     enough = sorted((part for part in rates if part[1].count >= MIN_COUNT), key=lambda part: -part[1].rate)
-    count = min(3, len(enough) // 2)
+    count = min(3, len(enough) // 2) if len({part[1].rate for part in enough}) > 1 else 0
     return enough[:count], enough[::-1][:count]
 
 
@@ -78,7 +78,7 @@ def evaluation_findings(results: Mapping[str, Evaluation]) -> list[str]:
     if unseen := tuned.scores.unseen_emojis:
         shown = " ".join(f"{row.emoji}×{row.count}" for row in unseen[:8])
         count, right = sum(row.count for row in unseen), sum(row.right_group for row in unseen)
-        findings.append(f"Emojis that no training sample has: {shown}; {right} of {count} in the right group.")
+        findings.append(f"Emojis that were never a label in training: {shown}; {right} of {count} in the right group.")
     if turns := tuned.conversations.get("strung"):
         inside, alone, repeat = (
             fmean(getattr(turn, name).rate for turn in turns[1:]) for name in ("exact_accuracy", "alone", "repeat_rate")

@@ -118,7 +118,7 @@ class StopEarly(TrainerCallback):
         if self.signal:
             raise KeyboardInterrupt("SIGTERM") if number == signal.SIGTERM else KeyboardInterrupt
         self.signal = number
-        tqdm.write("Stopping after this step with a checkpoint; press Ctrl+C again to stop at once without one")
+        tqdm.write("Stopping with a checkpoint after this step or evaluation; press Ctrl+C again to stop without one")
 
     def on_log(self, args, state, control, logs=None, **_):
         if any(is_diverged(logs[name]) for name in ("loss", "eval_loss") if name in logs):
@@ -131,7 +131,12 @@ class StopEarly(TrainerCallback):
             torch.distributed.all_reduce(number, torch.distributed.ReduceOp.MAX)
             self.signal = int(number)
         if self.signal:
-            control.should_save = control.should_training_stop = True
+            control.should_training_stop = True
+            control.should_save = bool(state.epoch % 1)  # an epoch's own checkpoint comes after its evaluation
+
+    def on_train_end(self, args, state, control, **_):
+        if state.global_step == state.max_steps:  # it came during the last evaluation: nothing is left to resume
+            self.signal = 0
 
     def on_epoch_end(self, args, state, control, **_):
         # In mid-epoch, an evaluation would keep the user waiting and would not be the epoch's.

@@ -26,9 +26,12 @@ SCRIPT = "03_train_model.py"
 def prepare_run_folder(output: OutputDirectory, checkpoint: Path | None, started: dict[str, Any]) -> None:
     """Make `03_training/` ready: for a new run, remove the traces of an earlier one and write `started` to
     `settings.json`, which --resume reads; for a resumed one, drop the losses that were logged after the checkpoint.
-    Raises UserError if the run to resume had another base model."""
-    if checkpoint and read_json(output.settings, SCRIPT, output).get("base_model") != started["base_model"]:
-        raise _changed(started["base_model"]["name"], output)
+    Raises UserError if the run to resume had another base model or number of processes."""
+    if checkpoint:
+        before = read_json(output.settings, SCRIPT, output)
+        for key, what in (("base_model", started["base_model"]["name"]), ("processes", "the number of processes")):
+            if before[key] != started[key]:  # other processes: other steps per epoch
+                raise _changed(what, output)
     output.run.unlink(missing_ok=True)  # first: a folder in between is not a finished run
     if checkpoint is None:
         shutil.rmtree(output.training, ignore_errors=True)

@@ -108,7 +108,6 @@ def run_record(
         "labels": list(dict.fromkeys(label for sample in train for label in sample.labels)),
         "device": str(trainer.args.device),
         "dtype": "bf16" if trainer.args.bf16 else "fp32",
-        "processes": trainer.accelerator.num_processes,
         "ended": ended,
         "best_epoch": best_epoch(epochs).epoch,
         "epochs": [asdict(epoch) for epoch in epochs],
@@ -145,6 +144,8 @@ def estimate_cost(trainer: SharedPrefixSFTTrainer, output: OutputDirectory) -> s
     training, evaluation = trainer.get_train_dataloader(), trainer.get_eval_dataloader()
     batches, measured = iter(training), next(iter(evaluation))
     count = min(5, len(training))
+    if args.activation_checkpointing:
+        trainer.model.activation_checkpointing_enable(args.activation_checkpointing_kwargs)  # as train() does
     seconds = timeit.repeat(lambda: trainer.training_step(model, next(batches)), number=1, repeat=count)
     step = median(seconds[1:] or seconds) * args.gradient_accumulation_steps  # the first one warms up caches
     model.zero_grad()

@@ -37,7 +37,9 @@ def tokenize(samples: Sequence[Sample], tokenizer: PreTrainedTokenizerBase, max_
         labels = _labels(sample, ids, mask, stops)
         supervised = [label for label in labels if label != IGNORE_INDEX]
         if not supervised:
-            raise UserError(f"{what} has no token that carries loss; the chat template needs generation marks")
+            raise UserError(
+                f"{what} has no token that carries loss; choose Gemma, or give the template generation marks"
+            )
         if supervised[-1] not in stops:
             raise UserError(
                 f"{what} does not learn to stop: the end of its turn carries no loss; choose a Gemma model, or fix "

@@ -50,7 +50,8 @@ def test_the_first_emoji_counts_for_the_group_and_the_whole_reply_for_exact_accu
 def test_labels_of_words_have_no_scores_that_only_emojis_have():
     scores = score([prediction("joy", "joy", labels=WORDS), prediction("sad", "😀", "joy", labels=WORDS)], WORDS)
     assert scores.exact_accuracy.rate == scores.restricted_exact_accuracy.rate == 0.5
-    for name in ("group_accuracy", "format_rate", "unseen_emoji_rate", "restricted_group_accuracy"):
+    top3 = "restricted_top3_accuracy"  # always right, of three labels
+    for name in ("group_accuracy", "format_rate", "unseen_emoji_rate", "restricted_group_accuracy", top3):
         assert getattr(scores, name) is None
     assert scores.unseen_emojis == []
 
@@ -75,3 +76,4 @@ def test_slices_are_of_every_field_with_2_to_30_values_worst_first():
     slices = slice_scores(found, EMOJIS)
     assert {part.field for part in slices} == {"form"}
     assert [(part.value, part.exact_accuracy.rate) for part in slices] == [("実況", 0), ("愚痴", 0.5), ("お礼", 1)]
+    assert not slice_scores(found[:5], EMOJIS)  # three forms of five are no slices

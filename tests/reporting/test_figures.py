@@ -28,6 +28,12 @@ def test_the_loss_figure_names_the_gap_the_start_and_the_kept_epoch():
     assert {"gap 0.80", "before training: 13.30", "best epoch 1: its weights are kept"} <= shown
 
 
+def test_an_epoch_that_has_not_ended_does_not_scale_the_comparison():
+    runs = {"done": load_curve(history([2.0, 1.0], [1.5, 1.8])), "going": load_curve(history([14.0], []))}
+    figure = figures.runs_figure(runs)
+    assert figure.axes[0].get_ylim()[1] < 3 and {"done", "going"} <= texts(figure)
+
+
 def test_every_label_has_a_picture_of_its_own():
     pictures = [figures.emoji_image(label) for label in LABELS]
     assert len({pixels.tobytes() for pixels in pictures}) == len(LABELS) and all(p[..., 3].any() for p in pictures)

@@ -73,7 +73,7 @@ def test_base_replies_are_cut_and_their_number_is_said(page):
 
 def test_word_labels_leave_out_what_is_about_emojis():
     text = text_of(render(["positive", "怒り", "spam"], True))
-    assert not re.search("emotion group|format rate|never in the training data", text)
+    assert not re.search("emotion group|format rate|never a label in training", text)
     assert "OpenMoji" in text  # a tweet has an emoji
     assert "Which labels are taken for which" in text
 
@@ -82,6 +82,12 @@ def test_a_resumed_run_has_no_duration_and_a_wrong_reply_is_a_mistake_though_the
     text = text_of(render(run=RUN | {"seconds": None}, chosen=(True,), reply="はい"))
     assert "Best epoch 2 of 4, on cpu. 25 labels." in text and "15.0 minutes on cpu" in text_of(render())
     assert "The right label was always the most probable." in text and "No mistake" not in text
+
+
+def test_labels_outside_the_groups_keep_their_table_of_unseen_emojis_and_mistakes_that_occur_once_are_announced():
+    text = text_of(render(["🚀", "🛸", "🧲"]))
+    assert "never a label in training" in text and "Which emotion groups" not in text
+    assert "🚀 taken for 🛸" in text
 
 
 @pytest.mark.slow

@@ -36,3 +36,4 @@ def test_a_running_conversation_is_compared_with_the_same_tweets_alone():
 def test_only_parts_with_some_replies_are_called_best_or_worst():
     rates = [("one", rate_of_count(1, 1)), ("low", rate_of_count(1, 9)), ("high", rate_of_count(8, 9))]
     assert [[name for name, _ in side] for side in extremes(rates)] == [["high"], ["low"]]
+    assert extremes([("a", rate_of_count(9, 9)), ("b", rate_of_count(5, 5))]) == ([], [])  # nothing to choose between

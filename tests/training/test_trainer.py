@@ -170,10 +170,14 @@ def test_the_first_interrupt_says_what_happens_and_the_second_ends_the_run(capsy
     before = signal.getsignal(signal.SIGINT)
     with callback.on_signals():
         os.kill(os.getpid(), signal.SIGINT)
-        callback.on_step_end(SimpleNamespace(world_size=1), None, control)
-        assert control.should_save and control.should_training_stop
+        for epoch, saves in ((1.0, False), (1.5, True)):  # at its end an epoch is measured before it is saved
+            callback.on_step_end(SimpleNamespace(world_size=1), SimpleNamespace(epoch=epoch), control)
+            assert control.should_save == saves and control.should_training_stop
         assert (callback.ended, callback.exit_status) == ("interrupted", 130)
         assert "press Ctrl+C again" in capsys.readouterr().out
         with pytest.raises(KeyboardInterrupt):
             os.kill(os.getpid(), signal.SIGINT)
     assert signal.getsignal(signal.SIGINT) == before
+    for step, ended in ((9, "interrupted"), (10, "finished")):  # a run whose last step was done is complete
+        callback.on_train_end(None, SimpleNamespace(global_step=step, max_steps=10), control)
+        assert callback.ended == ended
