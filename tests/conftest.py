@@ -1,6 +1,6 @@
 """A tiny random Gemma for logic, a small dataset, and one pipeline output that all tests copy."""
 
-import importlib.util
+import importlib
 import json
 import os
 import shutil
@@ -24,10 +24,7 @@ SYSTEM = "このツイートを絵文字で感情分類してください"
 
 def script(name: str) -> ModuleType:
     """A script as a module; each has `main(argv)`."""
-    spec = importlib.util.spec_from_file_location(name.replace(".py", ""), ROOT / name)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return importlib.import_module(name.removesuffix(".py").replace("/", "."))
 
 
 def run_script(name: str, *argv: object) -> int:

@@ -79,9 +79,10 @@ def test_repeats_are_dropped_and_near_duplicates_listed(quick_step_1, write_data
 
 
 def test_labels_that_are_words(quick_step_1, write_data, tmp_path, capsys):
-    table = "text,label\n" + "".join(f"{i}番目の文章はこれ,{('怒り', '喜び')[i % 2]}\n" for i in range(20))
+    table = "Body,mood\n" + "".join(f"{i}番目の文章はこれ,{('怒り', '喜び')[i % 2]}\n" for i in range(20))
     output = tmp_path / "out"
-    assert prepare(write_data(table, "a.csv"), output, "--labels", "怒り,喜び", "--weights", "怒り=0.5") == 0
+    flags = "--text-column Body --label-column mood --encoding utf-8 --labels 怒り,喜び --weights 怒り=0.5"
+    assert prepare(write_data(table, "a.csv"), output, *flags.split()) == 0
     assert report_of(output)["samples_per_label"] == {"喜び": 10, "怒り": 5}
     assert run_script("02_split_data.py", "--output-dir", output) == 0
     assert "8            2   喜び" in capsys.readouterr().out
@@ -105,12 +106,13 @@ def test_fields_and_turns_without_loss_reach_the_split(quick_step_1, write_data,
     ("flags", "counts"),
     [
         (["--labels", "😀,:sob:", "--per-label", 2, "--turns", "single"], {"😀": 2, "😭": 2}),
-        (["--groups"], {"😀": 6, "😭": 5, "😤": 6}),
-        (["--max-samples", 6], {"😀": 2, "😭": 2, "😤": 2}),
+        (["--turns", "multi"], {"😀": 1, "😤": 1}),
+        (["--groups"], {"😀": 7, "😭": 5, "😤": 6}),
+        (["--max-samples", 6], {"😀": 2, "😭": 2, "😤": 1, "🥳": 1}),
     ],
 )
-def test_choices_are_followed_and_recorded(flags, counts, quick_step_1, small_data, tmp_path):
-    assert prepare(small_data, tmp_path / "out", *flags) == 0
+def test_choices_are_followed_and_recorded(flags, counts, quick_step_1, write_data, tmp_path):
+    assert prepare(write_data([*SMALL_DATA, sample("乾杯しよー", "🥳")]), tmp_path / "out", *flags) == 0
     report = report_of(tmp_path / "out")
     assert report["samples_per_label"] == counts
     assert report["flags"]["labels"] == (["😀", "😭"] if "--labels" in flags else None)

@@ -17,6 +17,7 @@ from emojitune.data.samples import load_samples
 from emojitune.model import loading
 from emojitune.model.loading import end_of_turn_id, load_model, load_tokenizer
 from emojitune.training.tokenization import IGNORE_INDEX, tokenize
+from emojitune.training.trainer import SharedPrefixSFTTrainer
 
 SCRIPT = "03_train_model.py"
 
@@ -29,12 +30,9 @@ def resume(output, *more):
     return run_script(SCRIPT, "--output-dir", output, "--resume", *more)
 
 
-def weights_of(output):
-    return sha256_of(output / "03_model/model.safetensors")
-
-
-def history_of(output):
-    return sha256_of(output / "03_training/loss_history.jsonl")
+def learnt(output):
+    """The hashes of the weights and of the loss history."""
+    return [sha256_of(output / name) for name in ("03_model/model.safetensors", "03_training/loss_history.jsonl")]
 
 
 def run_of(output):
@@ -73,10 +71,10 @@ def test_the_same_seed_gives_the_same_losses_and_weights_bitwise(method, prepare
     results = set()
     for _ in range(2):
         assert train(prepared, tiny_model, "--method", method, "--epochs", 1) == 0
-        results.add((weights_of(prepared), history_of(prepared)))
+        results.add(tuple(learnt(prepared)))
     assert len(results) == 1
     assert train(prepared, tiny_model, "--method", method, "--epochs", 1, "--seed", 7) == 0
-    assert weights_of(prepared) not in results.pop()
+    assert learnt(prepared)[0] not in results.pop()
 
 
 def test_full_training_freezes_the_embeddings_alone(prepared, tiny_model):
@@ -99,7 +97,7 @@ def test_stopped_and_resumed_gives_the_weights_of_an_undisturbed_run(prepared, t
     flags = ("--model", tiny_model, "--epochs", 4, "--batch-size", 2, "--learning-rate", 1e-3)
     runner = Runner(SCRIPT, ["--output-dir", prepared, *flags])
     assert runner.run() == 0
-    undisturbed, middle = (weights_of(prepared), history_of(prepared)), runner.writes // 2
+    undisturbed, middle = learnt(prepared), runner.writes // 2
     for number, status in ((signal.SIGINT, 130), (signal.SIGTERM, 143), (signal.SIGKILL, -signal.SIGKILL)):
         shutil.rmtree(prepared / "03_training")
         assert runner.run(stop_at=middle, signum=number) == status and "Traceback" not in runner.said, runner.said
@@ -107,7 +105,7 @@ def test_stopped_and_resumed_gives_the_weights_of_an_undisturbed_run(prepared, t
         assert set(weights) == {"adapter_model.safetensors"}
         assert len(weights) <= 3  # the third while the oldest is being deleted
         assert resume(prepared) == 0
-        assert (weights_of(prepared), history_of(prepared)) == undisturbed
+        assert learnt(prepared) == undisturbed
         assert run_of(prepared)["seconds"] is None  # it used to be that of the last part
 
 
@@ -142,11 +140,16 @@ def test_resume_refuses_other_settings_other_data_and_a_finished_run(prepared, t
     assert "or another version of 03_train_model.py started it" in refusal()
 
 
-def test_resume_refuses_a_base_model_that_has_changed(prepared, tiny_model, tmp_path, capsys):
+def test_resume_refuses_a_base_model_or_a_number_of_processes_that_has_changed(prepared, tiny_model, tmp_path, capsys):
     """It would add what was learnt to other weights."""
     base = shutil.copytree(tiny_model, tmp_path / "base")
     runner = Runner(SCRIPT, ["--output-dir", prepared, "--model", base, "--epochs", 9])
     assert runner.run(stop_at=20, signum=signal.SIGINT) == 130, runner.said
+    settings = load(prepared / "03_training/settings.json")
+    write_json(prepared / "03_training/settings.json", settings | {"processes": 2})  # other steps in each epoch
+    assert resume(prepared) == 2
+    assert "the number of processes has changed since the run" in capsys.readouterr().err
+    write_json(prepared / "03_training/settings.json", settings)
     weights = load_file(base / "model.safetensors")
     save_file({name: 2 * tensor for name, tensor in weights.items()}, base / "model.safetensors", {"format": "pt"})
     assert resume(prepared) == 2
@@ -181,18 +184,35 @@ def test_a_missing_tracker_is_one_sentence(prepared, tiny_model, capsys):
     assert "uv pip install trackio" in capsys.readouterr().err
 
 
-def test_dry_run_estimates_and_writes_nothing(prepared, tiny_model, capsys):
-    assert train(prepared, tiny_model, "--dry-run") == 0
-    assert "s per step, so about" in capsys.readouterr().out
-    assert not (prepared / "03_training").exists() and not (prepared / "03_model").exists()
-
-
-@pytest.mark.parametrize("flags", [("--dry-run",), ("--epochs", 1)])
-def test_memory_that_was_not_measured_is_not_named(flags, prepared, tiny_model, capsys, monkeypatch):
+@pytest.mark.parametrize("peak", [0, 2 * 10**9])
+def test_dry_run_writes_nothing_and_memory_is_named_where_it_was_measured(
+    peak, prepared, tiny_model, capsys, monkeypatch
+):
     """On Windows it used to be 0.0 GB."""
-    monkeypatch.setattr("emojitune.training.run_record.peak_memory_bytes", lambda: 0)
-    assert train(prepared, tiny_model, *flags) == 0
-    assert "at the peak" not in capsys.readouterr().out
+    monkeypatch.setattr("emojitune.training.run_record.peak_memory_bytes", lambda: peak)
+    for flags in (["--dry-run"], ["--epochs", 1]):
+        assert not [*prepared.glob("03_*")]
+        assert train(prepared, tiny_model, *flags) == 0
+        said = capsys.readouterr().out
+        assert ("at the peak" in said) == bool(peak) and ("s per step, so about" in said) == (len(flags) == 1)
+
+
+def test_a_dry_run_measures_with_gradient_checkpointing(prepared, tiny_model, monkeypatch):
+    enabled, step = [], SharedPrefixSFTTrainer.training_step
+    monkeypatch.setattr(
+        SharedPrefixSFTTrainer,
+        "training_step",
+        lambda self, model, *rest: enabled.append(model.is_activation_checkpointing) or step(self, model, *rest),
+    )
+    for flags in ([], ["--gradient-checkpointing"]):
+        assert train(prepared, tiny_model, "--dry-run", *flags) == 0
+    assert not enabled[0] and enabled[-1]
+
+
+def test_a_run_does_not_overwrite_the_model_that_it_starts_from(trained, capsys):
+    before = learnt(trained)
+    assert train(trained, trained / "03_model") == 2
+    assert "is where this run would write its own model" in capsys.readouterr().err and learnt(trained) == before
 
 
 def test_several_gpus_without_a_launcher_are_one_sentence(prepared, tiny_model, capsys, monkeypatch):
@@ -207,12 +227,8 @@ def cut_short(path):
     path.write_bytes(path.read_bytes()[:1000])
 
 
-def more_layers(path):
-    write_json(path, {**load(path), "num_hidden_layers": 4, "layer_types": 4 * ["full_attention"]})
-
-
-def other_width(path):
-    write_json(path, {**load(path), "hidden_size": 32})
+def changed(**changes):
+    return lambda path: write_json(path, {**load(path), **changes})
 
 
 def refusing(path):
@@ -225,8 +241,8 @@ def refusing(path):
     ("file", "damage", "words"),
     [
         ("model.safetensors", cut_short, "holds no model that transformers can read"),
-        ("config.json", more_layers, "such as model.layers.2."),
-        ("config.json", other_width, "lacks weights that its config.json names"),
+        ("config.json", changed(num_hidden_layers=4, layer_types=4 * ["full_attention"]), "such as model.layers.2."),
+        ("config.json", changed(hidden_size=32), "lacks weights that its config.json names"),
         ("tokenizer.json", cut_short, "has no tokenizer that transformers can read"),
         ("chat_template.jinja", refusing, "does not take these messages (System role not supported)"),
     ],

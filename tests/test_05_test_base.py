@@ -3,7 +3,7 @@
 import shutil
 
 import pytest
-from conftest import SYSTEM, load, run_script, sample
+from conftest import SYSTEM, load, run_script, sample, script
 
 from emojitune.artifacts import OutputDirectory, hash_files, read_jsonl, write_json, write_jsonl
 
@@ -29,7 +29,9 @@ def test_writes_exactly_these_files(evaluated):
     assert tuned["against_base"]["samples"] == tuned["replies"] == predicted.count(b"\n")
     turns = {name: [turn["turn"] for turn in found] for name, found in tuned["conversations"].items()}
     assert turns == {"own": [1, 2, 3], "strung": [1, 2, 3, 4, 5]}
-    assert [row["system"] for row in tuned["system_prompts"]][:2] == [SYSTEM, None] and not base["system_prompts"]
+    prompts = [(row["name"], row["system"]) for row in tuned["system_prompts"]]
+    assert prompts[:2] == [("training", SYSTEM), ("none", None)] and prompts[2][0] == "reworded"
+    assert not base["system_prompts"]
 
 
 def test_exact_accuracy_is_the_one_that_training_reported(evaluated):
@@ -47,10 +49,7 @@ def test_a_base_only_evaluation_leaves_no_results_of_an_earlier_model(evaluated,
 
 
 def test_the_base_model_answers_fewer_and_both_are_compared_on_those(evaluated, monkeypatch, capsys):
-    import conftest
-
-    script = conftest.script
-    monkeypatch.setattr(conftest, "script", lambda name: vars(module := script(name)).update(BASE_SAMPLES=3) or module)
+    monkeypatch.setattr(script(SCRIPT), "BASE_SAMPLES", 3)
     (evaluated / "04_loss/diagnosis.json").write_text('{"title": "Of another run"}')
     assert run_script(SCRIPT, "--device", "cpu", "--samples", 5, "--output-dir", evaluated) == 0
     report = (evaluated / "05_evaluation/report.html").read_text(encoding="utf-8")
@@ -76,7 +75,7 @@ def test_words_as_labels_slices_by_a_field_and_a_label_that_training_never_had(p
     said, base = capsys.readouterr().out, result(prepared, "base")
     assert base["scores"]["group_accuracy"] is None and {part["value"] for part in base["slices"]} == {"実況", "愚痴"}
     assert "Left out: turns whose label no training sample has, 1 of " in said and "It answers 6 of 6 samples" in said
-    assert "group accuracy" not in said and "reworded" not in said
+    assert "group accuracy" not in said
 
 
 def test_no_base_model_but_the_one_that_was_trained_or_plainly_another(evaluated, tiny_model, capsys):

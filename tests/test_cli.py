@@ -1,6 +1,7 @@
 """What ends a script, as a status and at most one sentence."""
 
 import argparse
+import errno
 import os
 import subprocess
 import sys
@@ -16,11 +17,8 @@ from emojitune.cli import bounded, run_main
 
 def ends_with(error, behind=None):
     def main(argv):
-        try:
-            if behind:
-                raise behind
-        finally:
-            raise error
+        error.__context__ = behind
+        raise error
 
     return run_main(main)
 
@@ -69,6 +67,8 @@ def test_an_error_the_user_can_fix_is_a_sentence_and_a_bug_is_not_hidden(capsys,
     assert ends_with(MemoryError()) == 2
     said = capsys.readouterr().err
     assert "Traceback" in said and "--batch-size" in said
+    assert ends_with(PermissionError(errno.EACCES, "no", ".tmp-1", None, "labels.png")) == 2
+    assert "(labels.png)" in capsys.readouterr().err  # of a rename, the name that the user knows
     with pytest.raises(ValueError, match="bug"):
         ends_with(ValueError("bug"))
 

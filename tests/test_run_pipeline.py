@@ -21,6 +21,7 @@ def pipeline(tmp_path, monkeypatch):
 
         def run_step(output, script, flags, text=None):
             commands.append([script, *flags])
+            assert len((text or "").splitlines()) == (3 if script.startswith("06") else 0)
             write_json(output.run, {"system_prompt": "分類して", "seconds": 120})
             write_json(output.report, {"read": 4000, "samples": 250})
             return int(script == failing)
@@ -36,6 +37,7 @@ def test_all_steps_run_in_order_and_three_tweets_are_answered_at_the_end(pipelin
     assert status == 0
     assert [command[0][:2] for command in commands] == ["01", "02", "03", "04", "05", "06"]
     assert commands[2] == ["03_train_model.py", "--model", "somebody/model", "--epochs", "3"]
+    assert commands[4] == ["05_test_base.py", "--model", "somebody/model"]
     assert commands[5] == ["06_test_finetuned_single.py", "--compare", "--system", "分類して"]
 
 
@@ -69,6 +71,14 @@ def test_a_step_that_is_stopped_may_save_its_checkpoint(number, status, tmp_path
         assert process.poll() is None
     (os.killpg if number == signal.SIGINT else os.kill)(process.pid, number)  # Ctrl+C reaches both
     assert process.wait(timeout=60) == status and (tmp_path / "saved").exists()
+
+
+def test_a_step_that_the_system_kills_is_named(tmp_path):
+    shutil.copy(ROOT / "run_pipeline.py", tmp_path)
+    (tmp_path / "01_prepare_data.py").write_text("import os; os.kill(os.getpid(), 9)")
+    options = {"cwd": tmp_path, "env": {**os.environ, "PYTHONPATH": str(ROOT)}, "capture_output": True, "text": True}
+    done = subprocess.run([sys.executable, "run_pipeline.py"], **options)
+    assert done.returncode == 137 and "error: 01_prepare_data.py was killed by signal 9" in done.stderr
 
 
 def test_a_step_that_fails_ends_it_with_its_status(pipeline):

@@ -54,6 +54,8 @@ CSV = "text,label\n" + "\n".join(f"{row['text']},{row['label']}" for row in TABL
         (json.dumps(SHORT).encode("utf-16"), "a.json"),
         (gzip.compress(CSV.encode(), mtime=0), "a.csv.gz"),
         (gzip.compress(LINES.encode(), mtime=0), "a"),
+        ({key: [row[key] for row in TABLE] for key in TABLE[0]}, "a.json"),
+        ({key: {str(n): row[key] for n, row in enumerate(TABLE)} for key in TABLE[0]}, "a.json"),
         (CSV, "a.csv"),
         (CSV.replace(",", "\t"), "a.tsv"),
         (CSV.replace(",", ";").replace("\n", "\r\n\r\n") + "\r\n;\r\n", "a.csv"),
@@ -70,6 +72,11 @@ def test_the_same_samples_in_every_format(data, name, write_data):
 def test_a_quoted_text_keeps_its_commas_and_lines(header, write_data):
     rows = read(write_data(header + '1;"ある日,,,,; の\n出来""事""";😀\n', "a.csv"))
     assert rows[0]["messages"][1]["content"] == 'ある日,,,,; の\n出来"事"'
+
+
+def test_empty_cells_at_the_end_of_a_line_may_be_left_out(write_data):
+    rows = read(write_data(CSV.replace("label", "label,note,more") + ",x", "a.csv"))
+    assert [row | {"messages": []} for row in rows] == [{"messages": [], "note": n, "more": ""} for n in ("", "x")]
 
 
 def test_a_broken_line_of_jsonl_is_one_problem_with_its_line(write_data):
@@ -110,6 +117,7 @@ def test_a_dataset_of_the_hub(monkeypatch, tmp_path):
         ({"text": "ねむい", "label": ":sleeping:"}, sample("ねむい", ":sleeping:")),
         ({"Sentence ": "ねむい", "Emotion": "😴", "System_Prompt": ""}, sample("ねむい", "😴", None)),
         ({"text": "買って", "label": 1}, sample("買って", "1", WORDS_SYSTEM_PROMPT)),
+        ({"text": "買って", "label": 1.0}, sample("買って", "1", WORDS_SYSTEM_PROMPT)),
         ({"system": "一つで", **sample("ねむい", "😴", None)}, sample("ねむい", "😴", "一つで")),
         (sample("ねむい", "😴", " "), sample("ねむい", "😴", None)),
     ],
@@ -143,7 +151,7 @@ def test_chosen_columns_and_fields(write_data):
         {"system_column": "none"},
         {"label_column": "text"},
     ):
-        with pytest.raises(UserError, match=r"columns id, body, text, mood, form, n: .*--text-column"):
+        with pytest.raises(UserError, match=r"columns id, body, text, mood, form, n: .*--text-column.*the first line"):
             read(path, **options)
 
 

@@ -6,6 +6,7 @@ from inference.tiny_models import FAMILIES, TEXTS, tiny
 
 from emojitune.inference.cached_batch import CachedBatch
 from emojitune.inference.chat_model import ChatModel
+from emojitune.inference.label_scoring import label_token_ids
 from emojitune.inference.prompts import build_messages, encode_prompt
 
 
@@ -37,6 +38,7 @@ def test_temperature_samples_and_zero_does_not(chat, prompts):
 
 def test_replies_of_a_batch_are_those_one_by_one(chat, prompts):
     labels = ["joy", "joyful", "☹️", "☹"]  # scored before the free reply, in passes that are taken back
-    replies, _ = chat.answer(CachedBatch(chat.model, prompts), prompts, labels, max_new_tokens=8)
-    assert replies == [chat.reply(prompt, 8) for prompt in prompts]
+    replies, _ = chat.answer(CachedBatch(chat.model, prompts), prompts, labels, max_new_tokens=2)
+    room = 1 + max(map(len, label_token_ids(chat.tokenizer, labels)))  # the longest label must fit, and an end
+    assert replies == [chat.reply(prompt, room) for prompt in prompts] and room > 3
     assert len(set(replies)) > 1

@@ -9,7 +9,7 @@ import sys
 
 import pytest
 import torch
-from conftest import ROOT, load
+from conftest import ROOT, load, sample
 from transformers import AutoConfig, AutoTokenizer, Gemma3TextConfig, LlamaConfig, PreTrainedTokenizerFast, Qwen3Config
 
 from emojitune.artifacts import UserError, write_json
@@ -18,20 +18,13 @@ from emojitune.model.base_model import EMBEDDED, find_base_model
 from emojitune.model.loading import load_tokenizer, peak_memory_bytes, save_tokenizer, select_device, select_dtype
 from emojitune.training.run_record import add_rope_settings_of_version_4
 
-CONVERSATION = [
-    {"role": "system", "content": "分類して"},
-    {"role": "user", "content": " 今日は最高 "},
-    {"role": "assistant", "content": "😀"},
-    {"role": "user", "content": "でも眠い"},
-]
-
-
 def test_the_prompt_is_googles_with_the_saved_template_as_well(tiny_tokenizer, tmp_path):
     """The saved one has no generation marks: other engines refuse them."""
+    messages = [*sample(" 今日は最高 ", "😀", "分類して")["messages"], {"role": "user", "content": "でも眠い"}]
     save_tokenizer(tiny_tokenizer, tmp_path)
     for each, marks in ((tiny_tokenizer, True), (AutoTokenizer.from_pretrained(tmp_path), False)):
         assert ("generation -%}" in each.chat_template) == marks
-        assert each.apply_chat_template(CONVERSATION, add_generation_prompt=True, tokenize=False) == (
+        assert each.apply_chat_template(messages, add_generation_prompt=True, tokenize=False) == (
             "<bos><start_of_turn>user\n分類して\n\n今日は最高<end_of_turn>\n<start_of_turn>model\n😀<end_of_turn>\n"
             "<start_of_turn>user\nでも眠い<end_of_turn>\n<start_of_turn>model\n"
         )

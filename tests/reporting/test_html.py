@@ -73,7 +73,8 @@ def test_base_replies_are_cut_and_their_number_is_said(page):
 
 def test_word_labels_leave_out_what_is_about_emojis():
     text = text_of(render(["positive", "怒り", "spam"], True))
-    assert not re.search("emotion group|format rate|never a label in training", text)
+    for about_emojis in ("emotion group", "format rate", "never a label in training"):
+        assert about_emojis not in text and about_emojis in text_of(render())
     assert "OpenMoji" in text  # a tweet has an emoji
     assert "Which labels are taken for which" in text
 
@@ -84,10 +85,9 @@ def test_a_resumed_run_has_no_duration_and_a_wrong_reply_is_a_mistake_though_the
     assert "The right label was always the most probable." in text and "No mistake" not in text
 
 
-def test_labels_outside_the_groups_keep_their_table_of_unseen_emojis_and_mistakes_that_occur_once_are_announced():
+def test_labels_outside_the_groups_keep_their_table_of_unseen_emojis():
     text = text_of(render(["🚀", "🛸", "🧲"]))
     assert "never a label in training" in text and "Which emotion groups" not in text
-    assert "🚀 taken for 🛸" in text
 
 
 @pytest.mark.slow
