@@ -32,8 +32,9 @@ def test_our_code_runs_nothing_that_it_reads():
             elif isinstance(node, ast.keyword) and node.arg in SAFE:
                 assert node.value.value is SAFE[node.arg], f"{path}:{node.value.lineno}"
             elif isinstance(node, ast.Dict):
-                pairs = [(key.value, value) for key, value in zip(node.keys, node.values) if type(key) is ast.Constant]
-                assert all(key not in SAFE or value.value is SAFE[key] for key, value in pairs), f"{path}:{node.lineno}"
+                for key, value in zip(node.keys, node.values, strict=True):
+                    if isinstance(key, ast.Constant) and key.value in SAFE:
+                        assert value.value is SAFE[key.value], f"{path}:{node.lineno}"
             assert not RUNS_CODE & found, f"{path}:{node.lineno}"
 
 

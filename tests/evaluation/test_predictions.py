@@ -88,7 +88,7 @@ def test_running_conversations_equal_those_held_turn_by_turn(model):
 
 
 def test_a_running_conversation_leaves_room_for_long_labels(model, monkeypatch):
-    """Replies used to end after twelve tokens there, so that no long label was ever right: `answer` needs the labels."""
+    """Replies used to end after twelve tokens there, so that no long label was right: `answer` needs the labels."""
     monkeypatch.setattr(ChatModel, "answer", lambda self, batch, prompts, labels, most: (labels * len(prompts), None))
     [turn] = run_conversations(model, [Conversation(None, [("雨", "怒っている")])], {}, lambda replies: None)
     assert turn.exact_accuracy.rate == 1

@@ -18,6 +18,7 @@ from emojitune.model.base_model import EMBEDDED, find_base_model
 from emojitune.model.loading import load_tokenizer, peak_memory_bytes, save_tokenizer, select_device, select_dtype
 from emojitune.training.run_record import add_rope_settings_of_version_4
 
+
 def test_the_prompt_is_googles_with_the_saved_template_as_well(tiny_tokenizer, tmp_path):
     """The saved one has no generation marks: other engines refuse them."""
     messages = [*sample(" 今日は最高 ", "😀", "分類して")["messages"], {"role": "user", "content": "でも眠い"}]
