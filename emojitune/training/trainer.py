@@ -56,14 +56,20 @@ class SharedPrefixSFTTrainer(SFTTrainer):
         losses = functional.cross_entropy(logits, target, reduction="none")
         return losses, logits.detach().argmax(-1) == target, torch.isin(target, self._stop_tokens), example
 
+    def _halves(self, inputs, batch_size: int) -> list[dict[str, torch.Tensor]]:
+        """The halves of a large batch: they need half the memory, and less attention, which all tokens of a row share.
+        None on a GPU, where a half takes as long as the whole, nor beside other ranks, which would wait."""
+        tokens = inputs["attention_mask"]
+        small = len(tokens) == 1 or tokens.sum() <= LARGE_BATCH * batch_size
+        if small or not self.args.use_cpu or self.args.world_size > 1:
+            return []
+        return [{name: tensor.tensor_split(2)[half] for name, tensor in inputs.items()} for half in (0, 1)]
+
     def training_step(self, model, inputs, num_items_in_batch=None) -> torch.Tensor:
-        """A large batch goes in halves, which need half the memory: their gradients add up. Not on a GPU, where a half
-        takes as long as the whole, and not beside other ranks, which would wait."""
-        tokens, limit = inputs["attention_mask"], LARGE_BATCH * self.args.per_device_train_batch_size
-        if len(tokens) == 1 or tokens.sum() <= limit or not self.args.use_cpu or self.args.world_size > 1:
-            return super().training_step(model, inputs, num_items_in_batch)
-        halves = ({name: tensor.tensor_split(2)[half] for name, tensor in inputs.items()} for half in (0, 1))
-        return sum(self.training_step(model, half, num_items_in_batch) for half in halves)
+        """A large batch goes in halves: their gradients add up."""
+        if halves := self._halves(inputs, self.args.per_device_train_batch_size):
+            return sum(self.training_step(model, half, num_items_in_batch) for half in halves)
+        return super().training_step(model, inputs, num_items_in_batch)
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None) -> torch.Tensor:
         """The mean loss of supervised tokens; `num_items_in_batch` counts them over accumulated batches and ranks."""
@@ -80,6 +86,9 @@ class SharedPrefixSFTTrainer(SFTTrainer):
 
         A turn is right when each of its tokens is the likeliest given those before: what greedy decoding would give.
         """
+        if halves := self._halves(inputs, self.args.per_device_eval_batch_size):
+            sums = torch.cat([self.prediction_step(model, half, prediction_loss_only)[1] for half in halves])
+            return None, sums, torch.zeros(len(sums), device=sums.device)
         inputs = self._prepare_inputs(inputs)
         with self.compute_loss_context_manager():
             losses, right, ends, example = self._token_losses(model, inputs)

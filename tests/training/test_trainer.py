@@ -66,23 +66,27 @@ def test_loss_and_gradients_equal_stock_trl(family, changes, lora, merge, tiny_t
         assert torch.norm(ours[name] - gradient) <= 1e-4 * torch.norm(gradient) + 1e-9, name
 
 
-def test_the_halves_of_a_large_batch_give_the_step_of_the_whole(tiny_model, tiny_tokenizer, tmp_path, monkeypatch):
+def test_the_halves_of_a_large_batch_give_what_the_whole_gives(tiny_model, tiny_tokenizer, tmp_path, monkeypatch):
     trainer = make_trainer(SharedPrefixSFTTrainer, tiny_model, tiny_tokenizer, tmp_path)
     trainer.create_optimizer()
     trainer.current_gradient_accumulation_steps = 1
+    trainer.args.per_device_eval_batch_size = trainer.args.per_device_train_batch_size
     batch, rows = next(iter(trainer.get_train_dataloader())), []
     count = (batch["labels"] != IGNORE_INDEX).sum()
     token_losses = trainer._token_losses
     monkeypatch.setattr(
         trainer, "_token_losses", lambda m, inputs: rows.append(len(inputs["labels"])) or token_losses(m, inputs)
     )
-    results = []
+    results, sums = [], []
     for limit in (10_000, 33):
         monkeypatch.setattr("emojitune.training.trainer.LARGE_BATCH", limit)
         trainer.model.zero_grad()
         loss = trainer.training_step(trainer.model, dict(batch), count)
         results.append((loss, {n: p.grad.clone() for n, p in trainer.model.named_parameters() if p.requires_grad}))
-    assert rows[0] == sum(rows[1:]) == 6 and len(rows) > 2
+        sums += trainer.prediction_step(trainer.model.eval(), dict(batch), False)[1:2]
+        trainer.model.train()
+    assert rows[:2] == [6, 6] and sum(rows[2:]) == 12 and rows[2:] == 2 * rows[2 : 1 + len(rows) // 2] != [6, 6]
+    torch.testing.assert_close(*sums)
     assert torch.allclose(results[0][0], results[1][0])
     torch.testing.assert_close(*(gradients for _, gradients in results), rtol=1e-3, atol=1e-6)
 
