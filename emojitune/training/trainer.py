@@ -58,7 +58,7 @@ class SharedPrefixSFTTrainer(SFTTrainer):
 
     def _halves(self, inputs, batch_size: int) -> list[dict[str, torch.Tensor]]:
         """The halves of a large batch: they need half the memory, and less attention, which all tokens of a row share.
-        None on a GPU, where a half takes as long as the whole, nor beside other ranks, which would wait."""
+        Empty on a GPU, where a half takes as long as the whole, and beside other ranks, which would wait."""
         tokens = inputs["attention_mask"]
         small = len(tokens) == 1 or tokens.sum() <= LARGE_BATCH * batch_size
         if small or not self.args.use_cpu or self.args.world_size > 1:
